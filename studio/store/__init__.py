@@ -1,0 +1,1 @@
+"""Engine, models, migrations and every query; imports no gradio, so the worker uses it too."""

@@ -1,0 +1,1 @@
+"""Parametric people that exist nowhere: meshes, renderer, scenes, captions and data sets."""
