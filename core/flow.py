@@ -6,12 +6,13 @@
     x0  = x_t - sigma * v
     Euler: x <- x + (sigma_next - sigma) * v, sigma falling from 1 to 0
 
-It is the convention of diffusers' ``FlowMatchEulerDiscreteScheduler``, whose ``timestep`` is ``1000 * sigma``;
-timesteps exist only where that scheduler or a transformer is called. Source: IdGlow (arXiv 2603.00607), section 3.
+It is the convention of diffusers' ``FlowMatchEulerDiscreteScheduler``, whose ``timestep`` is ``1000 *
+sigma``; timesteps exist only where that scheduler or a transformer is called. Source: IdGlow (arXiv
+2603.00607), section 3.
 
 Every function takes sigma as a float, or as a tensor with one value for each sample of the batch. Arithmetic
-happens in float32 at least, because half precision cannot tell neighbouring sigmas apart; the result has the dtype
-of the first argument.
+happens in float32 at least, because half precision cannot tell neighbouring sigmas apart; the result has the
+dtype of the first argument.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def euler_step(x_t: Tensor, v_pred: Tensor, sigma: float | Tensor, sigma_next: f
 def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
     """Moves sigmas in [0, 1] towards noise: ``shift * sigma / (1 + (shift - 1) * sigma)``.
 
-    0 and 1 stay where they are. shift = 1 changes nothing, shift > 1 spends more steps (or samples) on the noisy end.
+    0 and 1 stay where they are. shift = 1 changes nothing, shift > 1 spends more steps (or samples) on the
+    noisy end.
     Source: Stable Diffusion 3 (arXiv 2403.03206), section 5.3.2.
     """
     if not (math.isfinite(shift) and shift > 0):

@@ -1,8 +1,8 @@
 """Which generated face is which reference person (IdGlow, eq. 2).
 
 References and faces are assigned one to one so that the sum of their similarities is largest (Hungarian
-algorithm). What does not fit such an assignment is said explicitly: nobody disappears from a measurement because a
-face is missing.
+algorithm). What does not fit such an assignment is said explicitly: nobody disappears from a measurement
+because a face is missing.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ class FacePair:
 class FaceMatch:
     """The assignment of N references to M generated faces.
 
-    pairs: min(N, M) of them, by reference. A weak pair is listed too: it is a face that resembles nobody, and a face.
+    pairs: min(N, M) of them, by reference. A weak pair is listed too: a face that resembles
+        nobody is still a face.
     missing: references for which no face was left.
     surplus: faces for which no reference was left.
     duplicates: references that two or more faces claim. A face claims the reference that it is most
         similar to, when that similarity reaches the threshold.
-    swapped: (a, b) where a was expected to stand left of b and stands right of b. Only people whose similarity
-        reaches the threshold can be swapped: with faces that resemble nobody there is nobody to exchange.
+    swapped: (a, b) where a was expected to stand left of b and stands right of b. Only people whose
+        similarity reaches the threshold can be swapped: faces that resemble nobody have no place to be in.
     """
 
     pairs: tuple[FacePair, ...]
@@ -58,9 +59,10 @@ def match_faces(
     Args:
         similarity: (N references, M faces), cosine similarities; either side may be empty.
         threshold: similarity from which two pictures show the same person; a property of the face model.
-        expected_order: references from left to right as they should stand; people whose place is free may be left out.
-        face_centers: horizontal position of each of the M faces, in any unit. Without it the faces are taken to be
-            listed from left to right, as `core.faces.FaceAnalyzer` lists them.
+        expected_order: references from left to right as they should stand; people whose place is free may be
+            left out.
+        face_centers: horizontal position of each of the M faces, in any unit. Without it the faces are taken
+            to be listed from left to right, as `core.faces.FaceAnalyzer` lists them.
 
     Raises:
         ValueError: a similarity is NaN or infinite, or an argument is not as above.

@@ -8,8 +8,8 @@ For a pair with the same references, prompt, sigma and noise, e is the squared v
     d_w = e(w) - e_ref(w)        d_l = e(l) - e_ref(l)
     L   = -log sigmoid(-beta / 2 * (a * d_w - d_l) - m) + lambda_sft * e(w)
 
-a = 1, m = 0, lambda_sft = 0 is Diffusion-DPO with its factor 1/2. beta belongs to the mean: with errors summed over
-D dimensions the same loss needs beta / D, and code without the factor 1/2 needs half this beta.
+a = 1, m = 0, lambda_sft = 0 is Diffusion-DPO with its factor 1/2. beta belongs to the mean: with errors
+summed over D dimensions the same loss needs beta / D, and code without the factor 1/2 needs half this beta.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ class PreferenceLoss:
 
     @property
     def rejected_only_share(self) -> float | None:
-        """Share of the won pairs (d_w < d_l) whose chosen side did not improve (d_w >= 0); None without a won pair.
+        """Share of the won pairs (d_w < d_l) whose chosen side did not improve (d_w >= 0), in [0, 1].
 
-        Such a pair was won by getting worse at the rejected picture alone. Past one half a round does harm.
+        Such a pair is won by getting worse at the rejected picture alone; past one half a round does harm.
+        None when no pair is won.
         """
         won = self.chosen_delta < self.rejected_delta
         if not won.any():

@@ -7,8 +7,8 @@
         ramp    max(0, (sigma - threshold) / (1 - threshold))
     gate        1 for start <= sigma <= end, else 0; for the same people at another age
 
-The same weight scales the identity loss in training and the references' influence while generating. Source: IdGlow
-(arXiv 2603.00607), section 3.3, eq. 4 and 5; `hold` and `ramp` are two readings of eq. 4.
+The same weight scales the identity loss in training and the references' influence while generating. Source:
+IdGlow (arXiv 2603.00607), section 3.3, eq. 4 and 5; `hold` and `ramp` are two readings of eq. 4.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 Mode = Literal["off", "constant", "anneal", "gate"]
 Form = Literal["hold", "ramp"]
 
-_NUMBER = r"\d+(?:\.\d+)?(?:e-\d+)?"
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?"
 _TEXT = re.compile(
     rf"(?P<mode>off|constant)|(?P<anneal>anneal)-(?P<form>\w+)-(?P<threshold>{_NUMBER})"
     rf"|(?P<gate>gate)-(?P<start>{_NUMBER})-(?P<end>{_NUMBER})"
@@ -36,7 +36,7 @@ _FIELDS_OF_MODE = {"off": (), "constant": (), "anneal": ("threshold", "form"), "
 
 @dataclass(frozen=True, eq=False)
 class ScheduleCurve:
-    """A schedule to plot: `sigmas` rising from 0 to 1 and the `weights` there, float64 arrays of one length."""
+    """A schedule to plot: `sigmas` rising from 0 to 1 and the `weights` there, two float64 arrays."""
 
     sigmas: np.ndarray
     weights: np.ndarray
@@ -143,7 +143,7 @@ class IdentitySchedule:
         return ScheduleCurve(sigmas, self.weight(torch.from_numpy(sigmas)).numpy())
 
     def __str__(self) -> str:
-        """``off``, ``constant``, ``anneal-hold-0.4`` or ``gate-0.3-0.6``: safe in file names, exact, read by `parse`."""
+        """``off``, ``constant``, ``anneal-hold-0.4``, ``gate-0.3-0.6``: exact, and safe in file names."""
         if self.mode == "anneal":
             return f"anneal-{self.form}-{self.threshold!r}"
         if self.mode == "gate":
