@@ -1,0 +1,1 @@
+"""Controls that Gradio does not have, each one HTML component with its script beside it."""
