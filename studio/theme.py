@@ -1,4 +1,4 @@
-"""The look of the studio: one accent, warm neutral greys, fonts of the machine so that no page asks a network."""
+"""The look of the studio: one accent, warm neutral greys, the machine's own fonts (no network)."""
 
 from __future__ import annotations
 

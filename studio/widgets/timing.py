@@ -30,7 +30,7 @@ AGE_PRESET = {**DEFAULT_TIMING, "mode": "gate"}
 _TEMPLATE = """
 <div class="timing" role="group" aria-label="Identity timing">
   <div class="timing-modes" role="radiogroup" aria-label="When identity is injected"></div>
-  <svg class="timing-curve" viewBox="0 0 400 150" role="img" aria-label="Identity weight over denoising time"></svg>
+  <svg class="timing-curve" viewBox="0 0 400 150" role="img" aria-label="Influence over denoising time"></svg>
   <p class="timing-words"></p>
   <div class="timing-fields"></div>
   <p class="timing-note" role="status" aria-live="polite"></p>
@@ -38,20 +38,18 @@ _TEMPLATE = """
 """
 
 
-class TimingEditor(gr.HTML):
-    """`change` fires when the person lets go of a handle, a slider or a button."""
+def timing_editor(value: dict[str, Any] | None = None, **kwargs: Any) -> gr.HTML:
+    """The control; its `change` event fires when the person lets go of a handle, a slider or a button.
 
-    def __init__(self, value: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(
-            value=dict(value or DEFAULT_TIMING),
-            html_template=_TEMPLATE,
-            js_on_load=_SCRIPT.read_text(encoding="utf-8"),
-            apply_default_css=False,
-            **kwargs,
-        )
-
-    def api_info(self) -> dict[str, Any]:
-        return {"type": "object", "description": "mode, form, threshold, start, end, strength"}
+    A function, because Gradio writes a stub file beside the source of every component subclass.
+    """
+    return gr.HTML(
+        value=dict(value or DEFAULT_TIMING),
+        html_template=_TEMPLATE,
+        js_on_load=_SCRIPT.read_text(encoding="utf-8"),
+        apply_default_css=False,
+        **kwargs,
+    )
 
 
 def schedule_of(timing: dict[str, Any]) -> IdentitySchedule:
