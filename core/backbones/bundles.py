@@ -1,0 +1,353 @@
+"""Bundles: everything needed to generate - transformer, VAE, VLM, scheduler, face pack - by name or from a
+folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import QwenImage21Pipeline, QwenImageEditPlusPipeline
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import tqdm
+
+from core.backbones.processors import load_processor
+from core.backbones.protocol import Backbone
+from core.backbones.qwen_image_21 import QwenImage21Backbone
+from core.backbones.qwen_image_edit_plus import QwenImageEditPlusBackbone
+from core.faces import default_pack
+
+CARD_FILE = "bundle.json"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+PIPELINES = {"qwen-image-2.1": QwenImage21Pipeline, "qwen-image-edit-plus": QwenImageEditPlusPipeline}
+
+DownloadProgress = Callable[[int, int], None]
+"""Called with the bytes on disk and the bytes known to come; the total grows while files are being listed."""
+
+
+class BundleError(RuntimeError):
+    """A bundle is unknown, missing, incomplete or damaged; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleCard:
+    """What is known about a bundle before it is loaded; a bundle's own folder carries it as `bundle.json`.
+
+    name: what `--bundle` takes and every result records.
+    family: the set of classes, one of PIPELINES.
+    source: hub id, or path of a diffusers folder.
+    revision: hub revision; None for a folder, whose revision is taken from its weights.
+    licence: of the weights, for a person to read before downloading.
+    dtype: of the weights on a GPU; on a CPU they are loaded as float32.
+    download_gb, memory_gb: size of the download; weights in `dtype` plus work space for a picture of default
+        size.
+    steps, height, width: defaults of a generation; the sides in pixels.
+    reference_side: references are resized to this side squared in area, in pixels; the side of a face crop.
+    text_first: the prompt stands before the pictures (see core/backbones/qwen_image_21.py).
+    max_references: how many people.
+    face_pack: folder relative to the bundle, or name of an InsightFace pack; None for the application's own.
+    """
+
+    name: str
+    family: str
+    source: str
+    revision: str | None = None
+    licence: str
+    dtype: str = "bfloat16"
+    download_gb: float = 0.0
+    memory_gb: float
+    steps: int
+    height: int
+    width: int
+    reference_side: int
+    text_first: bool = False
+    max_references: int
+    face_pack: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.family not in PIPELINES:
+            raise ValueError(f"The family {self.family!r} is unknown; choose one of {', '.join(PIPELINES)}.")
+        if self.text_first and self.family != "qwen-image-2.1":
+            raise ValueError(f"text_first is set, but the family {self.family} has one order only.")
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"dtype is {self.dtype!r}; choose float32, bfloat16 or float16.")
+        for field in ("steps", "height", "width", "reference_side", "max_references"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} is {getattr(self, field)!r}, but must be at least 1.")
+
+
+MINI = BundleCard(
+    name="mini",
+    family="qwen-image-2.1",
+    source=str(ASSETS / "mini"),
+    licence="Apache-2.0, trained by this project on rendered people",
+    memory_gb=1.0,
+    steps=20,
+    height=256,
+    width=256,
+    reference_side=128,
+    text_first=True,
+    max_references=3,
+)
+"""The default bundle. `trainers.mini` writes this card into the bundle's folder; what stands there is what
+counts.
+"""
+
+QWEN_IMAGE_EDIT_2511 = BundleCard(
+    name="qwen-image-edit-2511",
+    family="qwen-image-edit-plus",
+    source="Qwen/Qwen-Image-Edit-2511",
+    revision="main",
+    licence="Apache-2.0",
+    download_gb=58.0,
+    memory_gb=64.0,
+    steps=40,
+    height=1024,
+    width=1024,
+    reference_side=1024,
+    max_references=3,
+)
+
+QWEN_IMAGE_21 = BundleCard(
+    name="qwen-image-2.1",
+    family="qwen-image-2.1",
+    source="Qwen/Qwen-Image-2.1",
+    revision="b3179ad355be050328e483a9dfdd9e60cd62adfa",
+    licence="Qwen Research License: non-commercial research and evaluation only",
+    download_gb=33.0,
+    memory_gb=40.0,
+    steps=40,
+    height=1024,
+    width=1024,
+    reference_side=1024,
+    max_references=10,
+)
+
+BUNDLES = {card.name: card for card in (MINI, QWEN_IMAGE_EDIT_2511, QWEN_IMAGE_21)}
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A loaded bundle.
+
+    card: as written in its folder, or in BUNDLES.
+    folder: where its files lie.
+    revision: hub commit, or a fingerprint of the weights of a local folder; recorded with every result and
+        adapter.
+    backbone: the model family's calls on the loaded weights.
+    face_pack: what `FaceAnalyzer` takes; need not be there.
+    """
+
+    card: BundleCard
+    folder: Path
+    revision: str
+    backbone: Backbone
+    face_pack: Path | str
+
+    @property
+    def pipeline(self) -> Any:
+        """The diffusers pipeline that holds the components."""
+        return self.backbone.pipeline
+
+    @property
+    def text_encoder(self) -> Any:
+        """The VLM, which encodes prompts and writes them."""
+        return self.pipeline.text_encoder
+
+    @property
+    def processor(self) -> Any:
+        """Tokenizer and picture processor of the VLM."""
+        return self.pipeline.processor
+
+
+def write_card(folder: Path, card: BundleCard) -> None:
+    """Write a card into a bundle's folder. `source` is left out: a folder may be moved."""
+    fields = dataclasses.asdict(card)
+    del fields["source"]
+    (folder / CARD_FILE).write_text(json.dumps(fields, indent=2) + "\n")
+
+
+def find_card(name_or_path: str | Path) -> BundleCard:
+    """The card of a named bundle or of a diffusers folder, without loading anything.
+
+    A folder without `bundle.json` takes sizes and steps from the hub bundle of its family.
+    """
+    card = BUNDLES.get(str(name_or_path))
+    if card is not None and card.revision is not None:
+        return card
+    folder = Path(card.source if card else name_or_path).expanduser()
+    if not (folder / "model_index.json").is_file():
+        raise _missing_folder(name_or_path, folder)
+    if (folder / CARD_FILE).is_file():
+        try:
+            return BundleCard(source=str(folder), **json.loads((folder / CARD_FILE).read_text()))
+        except (TypeError, ValueError) as error:
+            raise BundleError(f"{folder / CARD_FILE} is not a bundle's card: {error}") from error
+    pipeline_class = json.loads((folder / "model_index.json").read_text()).get("_class_name")
+    for family in (QWEN_IMAGE_21, QWEN_IMAGE_EDIT_2511):
+        if PIPELINES[family.family].__name__ == pipeline_class:
+            return dataclasses.replace(
+                family, name=folder.name, source=str(folder), revision=None, licence="unknown, see its source"
+            )
+    raise BundleError(
+        f"{folder} holds a {pipeline_class}, but bundles are one of "
+        f"{', '.join(pipeline.__name__ for pipeline in PIPELINES.values())}."
+    )
+
+
+def _missing_folder(name_or_path: str | Path, folder: Path) -> BundleError:
+    if str(name_or_path) == MINI.name:
+        return BundleError(
+            f"The mini bundle is not in {folder}: no model_index.json there. It is part of the repository "
+            "(`git "
+            "checkout -- assets/mini`); to train it, run `python -m trainers.mini.vae`, `python -m "
+            "trainers.mini.vlm` and `python -m trainers.mini.transformer`."
+        )
+    return BundleError(
+        f"There is no bundle {str(name_or_path)!r}: give one of {', '.join(BUNDLES)}, or a folder that a "
+        "diffusers "
+        f"pipeline was saved to ({folder / 'model_index.json'} was looked for)."
+    )
+
+
+def load_bundle(
+    name_or_path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    allow_download: bool = False,
+    progress: DownloadProgress | None = None,
+) -> Bundle:
+    """Load a bundle by name (BUNDLES) or from a diffusers folder.
+
+    Args:
+        device: where the weights go.
+        dtype: of the weights; by default the card's on an accelerator and float32 on a CPU.
+        allow_download: fetch hub weights that are not here yet; licence and size are on the card. An
+            interrupted download goes on where it stopped.
+        progress: told how the download goes; without it, bars on stderr.
+
+    Raises:
+        BundleError: unknown, missing, incomplete or damaged; says what to do.
+    """
+    device = torch.device(device)
+    card = find_card(name_or_path)
+    folder = Path(card.source) if card.revision is None else _fetch(card, allow_download, progress)
+    if dtype is None:
+        dtype = torch.float32 if device.type == "cpu" else getattr(torch, card.dtype)
+    pipeline_class = PIPELINES[card.family]
+    try:
+        pipeline = pipeline_class.from_pretrained(
+            folder,
+            processor=load_processor(folder, pipeline_class.__name__),
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except Exception as error:  # each part of a damaged bundle fails in its own way
+        remedy = (
+            "restore its files" if card.revision is None else "download it again with allow_download=True"
+        )
+        raise BundleError(
+            f"The bundle in {folder} cannot be loaded ({type(error).__name__}: {error}); {remedy}."
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
+        part.requires_grad_(False).eval()
+    pipeline.to(device)
+    return Bundle(
+        card=card,
+        folder=folder,
+        revision=_fingerprint(folder) if card.revision is None else folder.name,
+        backbone=_backbone(card, pipeline),
+        face_pack=_face_pack(card, folder),
+    )
+
+
+def _backbone(card: BundleCard, pipeline: Any) -> Backbone:
+    if card.family == "qwen-image-2.1":
+        return QwenImage21Backbone(
+            pipeline,
+            reference_side=card.reference_side,
+            text_first=card.text_first,
+            max_references=card.max_references,
+        )
+    return QwenImageEditPlusBackbone(
+        pipeline,
+        reference_side=card.reference_side,
+        condition_side=min(384, card.reference_side),
+        max_references=card.max_references,
+    )
+
+
+def _face_pack(card: BundleCard, folder: Path) -> Path | str:
+    if card.face_pack is None:
+        return default_pack()
+    own = folder / card.face_pack
+    return own if own.is_dir() else card.face_pack
+
+
+def _fetch(card: BundleCard, allow_download: bool, progress: DownloadProgress | None) -> Path:
+    """Folder of a hub bundle's snapshot; its name is the commit."""
+    reporter = None if progress is None else _reporter(progress)
+    try:
+        return Path(
+            snapshot_download(
+                card.source, revision=card.revision, local_files_only=not allow_download, tqdm_class=reporter
+            )
+        )
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        what = f"The weights of {card.name} ({card.source}, {card.download_gb:g} GB, licence: {card.licence})"
+        if not allow_download:
+            raise BundleError(
+                f"{what} are not on this machine. Nothing is downloaded without being asked for: agree to it "
+                "in the "
+                "app, or pass --allow-download (allow_download=True)."
+            ) from error
+        raise BundleError(
+            f"{what} cannot be downloaded: the hub cannot be reached. Connect to the network and try again - "
+            "what "
+            "has arrived is kept - or copy a snapshot to this machine and give its folder as the bundle. "
+            f"({error})"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise BundleError(
+            f"Downloading {card.name} from {card.source} failed ({type(error).__name__}: {error}). What has "
+            "arrived "
+            "is kept; try again to go on from there."
+        ) from error
+
+
+def _reporter(progress: DownloadProgress) -> type[tqdm]:
+    class Reporter(tqdm):
+        """huggingface_hub counts the bytes that have reached the disk in the bar of this name."""
+
+        def __init__(self, *args: Any, name: str | None = None, **kwargs: Any) -> None:
+            self.reports = name == "huggingface_hub.snapshot_download"
+            super().__init__(*args, name=name, **{**kwargs, "file": io.StringIO()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            if self.reports:
+                progress(int(self.n), int(self.total or 0))
+            return shown
+
+    return Reporter
+
+
+def _fingerprint(folder: Path) -> str:
+    """Twelve hex digits from names, sizes and first MiB of the weights; training changes all of them."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.safetensors")):
+        digest.update(f"{file.relative_to(folder).as_posix()} {file.stat().st_size}\n".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(2**20))
+    return digest.hexdigest()[:12]
