@@ -213,8 +213,7 @@ def _missing_folder(name_or_path: str | Path, folder: Path) -> BundleError:
         )
     return BundleError(
         f"There is no bundle {str(name_or_path)!r}: give one of {', '.join(BUNDLES)}, or a folder that a "
-        "diffusers "
-        f"pipeline was saved to ({folder / 'model_index.json'} was looked for)."
+        f"diffusers pipeline was saved to ({folder / 'model_index.json'} was looked for)."
     )
 
 
@@ -314,15 +313,14 @@ def _fetch(card: BundleCard, allow_download: bool, progress: DownloadProgress | 
             ) from error
         raise BundleError(
             f"{what} cannot be downloaded: the hub cannot be reached. Connect to the network and try again - "
-            "what "
-            "has arrived is kept - or copy a snapshot to this machine and give its folder as the bundle. "
+            "what has arrived is kept - or copy a snapshot to this machine and give its folder as the "
+            "bundle. "
             f"({error})"
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise BundleError(
             f"Downloading {card.name} from {card.source} failed ({type(error).__name__}: {error}). What has "
-            "arrived "
-            "is kept; try again to go on from there."
+            "arrived is kept; try again to go on from there."
         ) from error
 
 

@@ -29,7 +29,7 @@ PictureQwen2VLProcessor = _without_video(Qwen2VLProcessor)
 
 
 def load_processor(folder: Path, pipeline_class: str) -> ProcessorMixin:
-    """Load the processor of a diffusers folder (`folder/processor`) for the named diffusers pipeline class."""
+    """The processor of a diffusers folder (`folder/processor`) for a pipeline class of that name."""
     processor = (
         PictureQwen3VLProcessor if pipeline_class == "QwenImage21Pipeline" else PictureQwen2VLProcessor
     )

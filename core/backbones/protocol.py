@@ -143,7 +143,7 @@ class Backbone(Protocol):
     def device(self) -> torch.device: ...
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(C, rows, columns) of the latents of a picture of this size in pixels; ValueError if not allowed."""
+        """(C, rows, columns) of the latents of a picture of a size in pixels; ValueError if not allowed."""
 
     def encode_prompt(self, prompt: str, references: Sequence[np.ndarray]) -> Conditioning:
         """Encode a prompt and its reference pictures, uint8 (H, W, 3) RGB, as a batch of one; without
@@ -154,7 +154,7 @@ class Backbone(Protocol):
         """Several encoded prompts as one batch, see `Conditioning.stack`."""
 
     def prefill(self, conditioning: Conditioning) -> Any:
-        """Compute once what depends on neither target nor sigma; differentiable in the transformer's weights."""
+        """Compute once what needs neither target nor sigma; differentiable in the transformer's weights."""
 
     def velocity(
         self, prefix: Any, x_t: Tensor, sigma: Tensor, *, reference_weight: float | Tensor = 1.0
@@ -181,8 +181,9 @@ class Backbone(Protocol):
         """
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] of latents (B, C, rows, columns); differentiable, clamped to the
-        range.
+        """Pictures (B, 3, H, W) float32 of latents (B, C, rows, columns); differentiable.
+
+        Meant to lie in [0, 1] but not clamped to it: clamping would stop the gradient there.
         """
 
 

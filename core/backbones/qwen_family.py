@@ -22,7 +22,7 @@ CONTROL_TOKENS = (
 
 
 def check_prompt(prompt: str) -> None:
-    """Raise ValueError if a prompt contains control tokens of the VLM, which would shift its picture slots."""
+    """Raise ValueError if a prompt contains control tokens of the VLM: they would shift its slots."""
     for token in CONTROL_TOKENS:
         if token in prompt:
             raise ValueError(f"The prompt contains {token}, which is reserved for the model; remove it.")
@@ -33,13 +33,12 @@ def check_picture(picture: np.ndarray, index: int) -> None:
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
         raise ValueError(
             f"Reference {index + 1} has the shape {picture.shape} and dtype {picture.dtype}, but must be RGB "
-            "uint8 "
-            "of shape (H, W, 3); core.images.read_picture makes it so."
+            "uint8 of shape (H, W, 3); core.images.read_picture makes it so."
         )
 
 
 def fit_area(picture: np.ndarray, side: int) -> tuple[int, int]:
-    """(height, width), multiples of 32 px, nearest to an area of side * side at the picture's aspect ratio."""
+    """(height, width) of area side * side at the picture's aspect ratio, rounded to multiples of 32 px."""
     height, width = picture.shape[:2]
     new_width, new_height = calculate_dimensions(side * side, width / height)[:2]
     if not (new_width and new_height):
@@ -65,12 +64,11 @@ def vae_encode(vae: nn.Module, pictures: Tensor) -> Tensor:
     return (x0 - mean) / std
 
 
-def vae_decode(vae: nn.Module, latents: Tensor) -> Tensor:
-    """RGB pictures (B, 3, H, W) float32 in [0, 1] of normalised latents (B, z, rows, columns)."""
+def vae_denormalise(vae: nn.Module, latents: Tensor) -> Tensor:
+    """The VAE's own latents (B, z, 1, rows, columns) of normalised ones (B, z, rows, columns)."""
     x0 = latents.to(vae.dtype)
     mean, std = _statistics(vae, x0)
-    pictures = vae.decode((x0 * std + mean).unsqueeze(2)).sample[:, :3, 0]
-    return (pictures.float() + 1) / 2
+    return (x0 * std + mean).unsqueeze(2)
 
 
 def _statistics(vae: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from diffusers import QwenImage21Pipeline
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import _unpatchify
 from diffusers.models.transformers.transformer_qwenimage21 import (
     QwenImage21KVCache,
     QwenImage21KVLayerCache,
@@ -34,7 +35,7 @@ from core.backbones.qwen_family import (
     fit_area,
     sigma_grid,
     to_tensor,
-    vae_decode,
+    vae_denormalise,
     vae_encode,
 )
 from core.injection import PrefixLayout, attention_bias, check_reference_weight
@@ -113,8 +114,7 @@ class QwenImage21Backbone:
                 f"The VLM reads the references as {int(slots.sum())} slots, but {reference_tokens} latent "
                 "tokens need "
                 f"{reference_tokens // TOKENS_PER_SLOT}: references of {self.reference_side} px are outside "
-                "the "
-                f"sizes of its picture processor, {self.pipeline.processor.image_processor.size}."
+                f"the sizes of its picture processor, {self.pipeline.processor.image_processor.size}."
             )
         absorbed = bool(pictures) and not self.text_first
         return Conditioning(
@@ -258,7 +258,12 @@ class QwenImage21Backbone:
         )
 
     def decode(self, latents: Tensor) -> Tensor:
-        return vae_decode(self.pipeline.vae, latents)
+        # The parts of `vae.decode` without its clamp, which would stop gradients at the edge of the range.
+        vae = self.pipeline.vae
+        frames = vae.decoder(vae.post_quant_conv(vae_denormalise(vae, latents)), first_chunk=True)
+        if vae.config.patch_size is not None:
+            frames = _unpatchify(frames, vae.config.patch_size)
+        return (frames[:, :3, 0].float() + 1) / 2
 
 
 def text_first_template(system_prompt: str) -> str:

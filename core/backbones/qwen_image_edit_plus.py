@@ -27,7 +27,7 @@ from core.backbones.qwen_family import (
     fit_area,
     sigma_grid,
     to_tensor,
-    vae_decode,
+    vae_denormalise,
     vae_encode,
 )
 from core.injection import check_reference_weight
@@ -152,7 +152,10 @@ class QwenImageEditPlusBackbone:
         return vae_encode(self.pipeline.vae, pictures * 2 - 1)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return vae_decode(self.pipeline.vae, latents)
+        # The parts of `vae.decode` without its clamp, which would stop gradients at the edge of the range.
+        vae = self.pipeline.vae
+        frames = vae.decoder(vae.post_quant_conv(vae_denormalise(vae, latents)))
+        return (frames[:, :3, 0].float() + 1) / 2
 
 
 def _pack(latents: Tensor) -> Tensor:

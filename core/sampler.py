@@ -1,0 +1,132 @@
+"""The denoising loop: one prefix for all candidates, references weighed by the identity schedule at every
+step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.backbones.protocol import Backbone, Conditioning
+from core.flow import clean_estimate, euler_step
+from core.injection import injection_weight
+from core.schedule import IdentitySchedule
+
+
+class Cancelled(RuntimeError):
+    """Somebody asked to stop; nothing was finished."""
+
+
+@dataclass(frozen=True, eq=False)
+class StepReport:
+    """State after a denoising step.
+
+    step, total: steps done, of all.
+    sigma: noise level reached, 0 after the last step.
+    reference_weight: w(sigma) that the step was made with.
+    preview: decodes the clean estimate of every candidate, (B, 3, H, W) in [0, 1]; only then does it cost
+        anything.
+    """
+
+    step: int
+    total: int
+    sigma: float
+    reference_weight: float
+    preview: Callable[[], Tensor]
+
+
+OnStep = Callable[[StepReport], None]
+Cancel = Callable[[], bool]
+
+
+def initial_noise(
+    seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device | str = "cpu"
+) -> Tensor:
+    """Gaussian noise (B, C, rows, columns) float32, each row from its own seed alone.
+
+    Drawn on the CPU, so that a seed means the same picture on every device and in every batch; the same
+    numbers that the stock pipelines draw from a CPU generator.
+    """
+    rows = [torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.cat(rows).to(device)
+
+
+@torch.no_grad()
+def sample(
+    backbone: Backbone,
+    conditioning: Conditioning,
+    *,
+    seeds: Sequence[int],
+    height: int,
+    width: int,
+    steps: int,
+    schedule: IdentitySchedule | None = None,
+    strength: float = 1.0,
+    negative: Conditioning | None = None,
+    guidance: float = 1.0,
+    on_step: OnStep | None = None,
+    cancel: Cancel | None = None,
+) -> Tensor:
+    """Clean latents (B, C, rows, columns) float32, one row for each seed.
+
+    Args:
+        conditioning: one encoded prompt (batch 1), shared by all candidates.
+        height, width: of the picture, in pixels.
+        schedule: lambda(sigma); None is `constant`, the stock model.
+        strength: how much of the schedule's effect is wanted, in [0, 1]; see core/injection.py.
+        negative: an encoded negative prompt; needed where `guidance` is not 1.
+        guidance: scale of classifier-free guidance; 1 is none, and costs nothing.
+        on_step: told after every step; may raise to stop.
+        cancel: asked before every step; true ends the loop.
+
+    Raises:
+        Cancelled: `cancel` said so.
+        ValueError: an argument out of range.
+        FloatingPointError: the latents are not finite.
+    """
+    # 1. Validate.
+    if not seeds:
+        raise ValueError("No seed was given; there is one picture for each seed.")
+    if len(conditioning) != 1:
+        raise ValueError(f"Candidates share one prompt, but the conditioning holds {len(conditioning)}.")
+    if guidance < 1:
+        raise ValueError(f"guidance is {guidance!r}, but must be at least 1 (no guidance).")
+    if guidance > 1 and negative is None:
+        raise ValueError(f"guidance is {guidance!r}, which needs a negative prompt; an empty one will do.")
+    schedule = schedule or IdentitySchedule.constant()
+
+    # 2. What does not change from step to step.
+    sigmas = backbone.sigmas(steps, height, width)
+    weights = [injection_weight(schedule.weight(sigma), strength) for sigma in sigmas[:-1].tolist()]
+    prefix = backbone.prefill(conditioning)
+    negative_prefix = backbone.prefill(negative) if guidance > 1 else None
+    x_t = initial_noise(seeds, backbone.latent_shape(height, width), backbone.device)
+
+    # 3. Denoise.
+    for step, weight in enumerate(weights):
+        if cancel is not None and cancel():
+            raise Cancelled(f"Cancelled after step {step} of {steps}.")
+        sigma, sigma_next = sigmas[step].item(), sigmas[step + 1].item()
+        rows_sigma = torch.full((len(seeds),), sigma, device=x_t.device)
+        v_pred = backbone.velocity(prefix, x_t, rows_sigma, reference_weight=weight)
+        if negative_prefix is not None:
+            v_negative = backbone.velocity(negative_prefix, x_t, rows_sigma, reference_weight=weight)
+            v_pred = backbone.guide(v_pred, v_negative, guidance)
+        if on_step is not None:
+            x0 = clean_estimate(x_t, v_pred, sigma)
+            on_step(
+                StepReport(step + 1, steps, sigma_next, weight, lambda x0=x0: backbone.decode(x0).clamp(0, 1))
+            )
+        x_t = euler_step(x_t, v_pred, sigma, sigma_next)
+
+    # 4. Check: half precision can overflow, and a picture of NaN would be black without a word.
+    if not bool(torch.isfinite(x_t).all()):
+        raise FloatingPointError(
+            "The latents are not finite: the weights are damaged or their precision is too low; load the "
+            "bundle in "
+            "bfloat16 or float32."
+        )
+    return x_t
