@@ -1,0 +1,159 @@
+"""The loaded models of the web process: read in the background, used by one job at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+import torch
+
+from core.adapters import Adapters
+from core.backbones.bundles import Bundle, load_bundle
+from core.faces import FaceAnalyzer, FacePackError
+from core.prompts import PromptWriter
+
+logger = logging.getLogger(__name__)
+
+
+class Stage(StrEnum):
+    WAITING = "waiting"
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelState:
+    """What the page's header says about the models.
+
+    message: one sentence for a person.
+    notes: what works less well than it could, such as a missing face pack.
+    """
+
+    stage: Stage
+    message: str
+    notes: tuple[str, ...] = ()
+
+
+class ModelsNotReady(RuntimeError):
+    """The models are still being read, or could not be; the message says which."""
+
+
+class ModelHost:
+    """Bundle, face pack and adapters of this process.
+
+    Args:
+        bundle: name or folder, as `load_bundle` takes it.
+        face_pack: name or folder that replaces the bundle's own; None keeps that.
+        device: torch device; None takes CUDA where there is one.
+        allow_download: whether hub weights may be fetched; the licence was shown before this was said.
+        threads: torch threads on a CPU; None leaves torch's choice.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path,
+        *,
+        face_pack: str | Path | None = None,
+        device: str | None = None,
+        allow_download: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        self._source = bundle
+        self._face_pack = face_pack
+        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._allow_download = allow_download
+        self._threads = threads
+        self._state = ModelState(stage=Stage.WAITING, message="The models have not been asked for yet.")
+        self._finished = threading.Event()
+        self._turn = threading.Lock()
+        self._bundle: Bundle | None = None
+        self._analyzer: FaceAnalyzer | None = None
+        self._adapters: Adapters | None = None
+
+    def start(self) -> None:
+        """Begin reading the models; returns at once."""
+        self._state = ModelState(stage=Stage.LOADING, message=f"Reading the models of {self._source} ...")
+        threading.Thread(target=self._load, name="model-host", daemon=True).start()
+
+    @property
+    def state(self) -> ModelState:
+        return self._state
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return once the models are ready; raises ModelsNotReady if they are not after `timeout` seconds."""
+        self._finished.wait(timeout)
+        if self._state.stage is not Stage.READY:
+            raise ModelsNotReady(self._state.message)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The loaded bundle; ModelsNotReady before that."""
+        self._require_ready()
+        return self._bundle
+
+    @property
+    def adapters(self) -> Adapters:
+        """The adapters on the bundle's transformer; change them only inside `turn`."""
+        self._require_ready()
+        return self._adapters
+
+    @property
+    def analyzer(self) -> FaceAnalyzer | None:
+        """The face pack; None where there is none, and then nothing about faces is measured."""
+        self._require_ready()
+        return self._analyzer
+
+    def writer(self) -> PromptWriter:
+        return PromptWriter(self.bundle)
+
+    @contextmanager
+    def turn(self) -> Iterator[Bundle]:
+        """The models for one job; others wait. Generating, writing and swapping adapters go through here."""
+        bundle = self.bundle
+        with self._turn:
+            yield bundle
+
+    def _require_ready(self) -> None:
+        if self._state.stage is not Stage.READY:
+            raise ModelsNotReady(self._state.message)
+
+    def _load(self) -> None:
+        try:
+            if self._threads is not None:
+                torch.set_num_threads(self._threads)
+            bundle = load_bundle(
+                self._source,
+                device=self._device,
+                allow_download=self._allow_download,
+                progress=self._downloading,
+            )
+            notes = self._load_faces(bundle)
+            self._adapters = Adapters(
+                bundle.backbone.transformer, base=bundle.card.name, base_revision=bundle.revision
+            )
+            self._bundle = bundle
+            message = f"{bundle.card.name} on {self._device}, licence {bundle.card.licence}"
+            self._state = ModelState(stage=Stage.READY, message=message, notes=notes)
+        except Exception as error:  # whatever went wrong, the page must say it rather than wait for ever
+            logger.exception("The models could not be read")
+            self._state = ModelState(stage=Stage.FAILED, message=f"The models could not be read: {error}")
+        finally:
+            self._finished.set()
+
+    def _load_faces(self, bundle: Bundle) -> tuple[str, ...]:
+        try:
+            self._analyzer = FaceAnalyzer(self._face_pack or bundle.face_pack, threads=self._threads)
+        except FacePackError as error:
+            return (f"No faces can be compared: {error}",)
+        analyzer = self._analyzer
+        return (f"Faces: {analyzer.name}, licence {analyzer.licence}, {analyzer.providers[0]}",)
+
+    def _downloading(self, here: int, total: int) -> None:
+        done = f"{here / 1e9:.1f} of {total / 1e9:.1f} GB"
+        self._state = replace(self._state, message=f"Fetching {self._source}: {done}")
