@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import tqdm
 
+from core.adapters import Adapters
 from core.backbones.processors import load_processor
 from core.backbones.protocol import Backbone
 from core.backbones.qwen_image_21 import QwenImage21Backbone
 from core.backbones.qwen_image_edit_plus import QwenImageEditPlusBackbone
-from core.faces import default_pack
+from core.faces import FaceAnalyzer, default_pack
+from core.recently_used import RecentlyUsed
 
 CARD_FILE = "bundle.json"
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -143,6 +146,7 @@ class Bundle:
     revision: hub commit, or a fingerprint of the weights of a local folder; recorded with every result and
         adapter.
     backbone: the model family's calls on the loaded weights.
+    adapters: LoRA adapters on its transformer.
     face_pack: what `FaceAnalyzer` takes; need not be there.
     """
 
@@ -150,12 +154,25 @@ class Bundle:
     folder: Path
     revision: str
     backbone: Backbone
+    adapters: Adapters
     face_pack: Path | str
 
     @property
     def pipeline(self) -> Any:
         """The diffusers pipeline that holds the components."""
         return self.backbone.pipeline
+
+    @cached_property
+    def face_analyzer(self) -> FaceAnalyzer:
+        """Detector and recogniser of the face pack, loaded at first use; raises FacePackError where it is
+        not.
+        """
+        return FaceAnalyzer(self.face_pack, threads=torch.get_num_threads())
+
+    @cached_property
+    def encodings(self) -> RecentlyUsed:
+        """What `core.generate` has encoded lately, so that a moved slider costs no encoding."""
+        return RecentlyUsed(16)
 
     @property
     def text_encoder(self) -> Any:
@@ -262,11 +279,13 @@ def load_bundle(
     for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
     pipeline.to(device)
+    revision = _fingerprint(folder) if card.revision is None else folder.name
     return Bundle(
         card=card,
         folder=folder,
-        revision=_fingerprint(folder) if card.revision is None else folder.name,
+        revision=revision,
         backbone=_backbone(card, pipeline),
+        adapters=Adapters(pipeline.transformer, base=card.name, base_revision=revision),
         face_pack=_face_pack(card, folder),
     )
 

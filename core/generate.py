@@ -1,0 +1,356 @@
+"""From portraits and a prompt to candidates: the one function behind the command, the studio and the
+benchmarks.
+
+    python -m core.generate --bundle mini --portraits A.png B.png --task group --scene "in a park at sunset"
+    --out DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from core.adapters import AdapterError
+from core.backbones.bundles import BUNDLES, Bundle, BundleError, load_bundle
+from core.backbones.protocol import Conditioning
+from core.faces import FaceAnalyzer, FacePackError
+from core.identity import FaceReport, measure_faces
+from core.images import PictureError, read_picture
+from core.portraits import Person, prepare_person
+from core.prompts import PromptWriter, Task, refuse_unsafe, static_prompt
+from core.provenance import encode_png
+from core.sampler import Cancel, OnStep, sample
+from core.schedule import IdentitySchedule
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GenerationRequest:
+    """What a person asked for.
+
+    prompt: as shown to and edited by the person; portrait k is "image k" in it.
+    portraits: (H, W, 3) uint8 RGB, one for each person; the face is found and cut out here.
+    task: group (everybody at their own age) or child (the same people as children).
+    seeds: one candidate for each.
+    schedule, strength: when identity is imposed, and how much of that schedule's effect is wanted, in [0, 1].
+    negative_prompt, guidance: classifier-free guidance; 1 is none.
+    steps, height, width: None for the bundle's own.
+    expected_order: portrait indices from left to right, where the prompt says so; lets swaps be counted.
+    """
+
+    prompt: str
+    portraits: tuple[np.ndarray, ...]
+    task: Task = Task.GROUP
+    seeds: tuple[int, ...] = (0,)
+    schedule: IdentitySchedule = dataclasses.field(default_factory=IdentitySchedule.constant)
+    strength: float = 1.0
+    negative_prompt: str = ""
+    guidance: float = 1.0
+    steps: int | None = None
+    height: int | None = None
+    width: int | None = None
+    expected_order: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        # A plain "child" must not slip past the stricter rules for children.
+        object.__setattr__(self, "task", Task(self.task))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidate:
+    """One picture, and all it takes to make it again.
+
+    picture: (height, width, 3) uint8 RGB.
+    seed: its own seed.
+    settings: JSON of everything else: bundle, revision, adapter, prompt, schedule, sizes; goes into the PNG
+        file.
+    faces: who is in it; None where there is no face pack, or a portrait without a face.
+    seconds: wall time of each stage, for all candidates of the request together.
+    notes: what a person should know about this generation.
+    """
+
+    picture: np.ndarray
+    seed: int
+    settings: dict[str, Any]
+    faces: FaceReport | None
+    seconds: dict[str, float]
+    notes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Everything but the picture, as JSON."""
+        faces = None if self.faces is None else dataclasses.asdict(self.faces)
+        return {
+            **self.settings,
+            "seed": self.seed,
+            "faces": faces,
+            "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
+            "notes": list(self.notes),
+        }
+
+
+def generate(
+    bundle: Bundle, request: GenerationRequest, *, on_step: OnStep | None = None, cancel: Cancel | None = None
+) -> list[Candidate]:
+    """Make one candidate for each seed of the request.
+
+    What is encoded once is kept on the bundle (`bundle.encodings`): a second request with the same prompt and
+    portraits begins at the first denoising step.
+
+    Raises:
+        PromptRefused: sexual content; stricter where children are the task.
+        ValueError: an argument out of range.
+        Cancelled: `cancel` said so; see `core.sampler.sample` for it and `on_step`.
+    """
+    clock = _Stopwatch()
+    backbone, card = bundle.backbone, bundle.card
+
+    # 1. Validate before anything is computed.
+    for text in (request.prompt, request.negative_prompt):
+        refuse_unsafe(text, children=request.task is Task.CHILD)
+    if not request.prompt.strip():
+        raise ValueError("The prompt is empty; describe the people and the scene.")
+    if not request.portraits:
+        raise ValueError("There is no portrait; give one for each person.")
+    backbone.limits.check_references(len(request.portraits))
+    steps = card.steps if request.steps is None else request.steps
+    height = card.height if request.height is None else request.height
+    width = card.width if request.width is None else request.width
+    backbone.latent_shape(height, width)
+
+    # 2. Faces of the portraits.
+    with clock.stage("faces"):
+        analyzer, notes = _face_analyzer(bundle)
+        people = [
+            bundle.encodings.get(
+                ("person", number, _digest(portrait)),
+                lambda portrait=portrait, number=number: prepare_person(
+                    portrait, number, analyzer, card.reference_side
+                ),
+            )
+            for number, portrait in enumerate(request.portraits, start=1)
+        ]
+    notes += [person.note for person in people if person.note is not None]
+
+    # 3. Prompt and references, by VLM and VAE.
+    with clock.stage("encode"):
+        conditioning = _encode(bundle, request.prompt, people)
+        negative = _encode(bundle, request.negative_prompt, people) if request.guidance > 1 else None
+
+    # 4. Denoise.
+    with clock.stage("sample"):
+        latents = sample(
+            backbone,
+            conditioning,
+            seeds=request.seeds,
+            height=height,
+            width=width,
+            steps=steps,
+            schedule=request.schedule,
+            strength=request.strength,
+            negative=negative,
+            guidance=request.guidance,
+            on_step=on_step,
+            cancel=cancel,
+        )
+
+    # 5. Decode.
+    with clock.stage("decode"), torch.no_grad():
+        pictures = to_uint8(backbone.decode(latents))
+
+    # 6. Who is in the pictures.
+    with clock.stage("measure"):
+        reports = [_measure(picture, people, analyzer, request.expected_order) for picture in pictures]
+
+    settings = _settings(bundle, request, steps, height, width)
+    return [
+        Candidate(
+            picture=picture,
+            seed=seed,
+            settings=settings,
+            faces=report,
+            seconds=clock.seconds,
+            notes=tuple(notes),
+        )
+        for picture, seed, report in zip(pictures, request.seeds, reports, strict=True)
+    ]
+
+
+def to_uint8(pictures: Tensor) -> list[np.ndarray]:
+    """Pictures (B, 3, H, W) in [0, 1] as B arrays (H, W, 3) uint8; values outside are clamped."""
+    rounded = (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
+    return list(rounded.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _face_analyzer(bundle: Bundle) -> tuple[FaceAnalyzer | None, list[str]]:
+    try:
+        return bundle.face_analyzer, []
+    except FacePackError as error:
+        return None, [f"Faces are not measured: {error}"]
+
+
+def _encode(bundle: Bundle, prompt: str, people: list[Person]) -> Conditioning:
+    crops = [person.crop for person in people]
+    key = ("conditioning", prompt, *(_digest(crop) for crop in crops))
+    return bundle.encodings.get(key, lambda: bundle.backbone.encode_prompt(prompt, crops))
+
+
+def _digest(picture: np.ndarray) -> str:
+    return hashlib.sha256(str(picture.shape).encode() + np.ascontiguousarray(picture).data).hexdigest()
+
+
+def _measure(
+    picture: np.ndarray,
+    people: list[Person],
+    analyzer: FaceAnalyzer | None,
+    expected_order: tuple[int, ...] | None,
+) -> FaceReport | None:
+    if analyzer is None or any(person.embedding is None for person in people):
+        return None
+    return measure_faces(
+        np.stack([person.embedding for person in people]),
+        analyzer.analyze(picture),
+        threshold=analyzer.same_person_threshold,
+        expected_order=expected_order,
+    )
+
+
+def _settings(
+    bundle: Bundle, request: GenerationRequest, steps: int, height: int, width: int
+) -> dict[str, Any]:
+    adapter = bundle.adapters.active
+    return {
+        "bundle": bundle.card.name,
+        "revision": bundle.revision,
+        "adapter": None
+        if adapter is None
+        else {"name": adapter.card.name, "digest": adapter.card.digest, "scale": adapter.scale},
+        "task": request.task.value,
+        "people": len(request.portraits),
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "guidance": request.guidance,
+        "schedule": str(request.schedule),
+        "strength": request.strength,
+        "steps": steps,
+        "height": height,
+        "width": width,
+    }
+
+
+class _Stopwatch:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command `python -m core.generate`; returns its exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        _run(options)
+    except (AdapterError, BundleError, PictureError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m core.generate", description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", default="mini", help=f"{', '.join(BUNDLES)}, or a diffusers folder")
+    parser.add_argument("--portraits", nargs="+", type=Path, required=True, help="one picture of each person")
+    parser.add_argument("--task", choices=[task.value for task in Task], default=Task.GROUP.value)
+    parser.add_argument("--scene", default="", help='scene words, such as "in a park at sunset"')
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", help="the whole prompt, instead of the task's template")
+    prompt.add_argument("--write-prompt", action="store_true", help="let the language model write it")
+    parser.add_argument("--negative-prompt", default="")
+    parser.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance; 1 is none")
+    parser.add_argument("--schedule", type=IdentitySchedule.parse, default=IdentitySchedule.constant())
+    parser.add_argument("--strength", type=float, default=1.0, help="of the schedule's effect, 0 to 1")
+    parser.add_argument("--seed", type=int, default=0, help="of the first candidate; the others count up")
+    parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--height", type=int)
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--adapter", type=Path, help="folder of a LoRA adapter")
+    parser.add_argument("--adapter-scale", type=float, default=1.0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--allow-download", action="store_true", help="fetch hub weights that are not here")
+    parser.add_argument("--out", type=Path, required=True, help="folder for PNG files and results.json")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    portraits = tuple(read_picture(path) for path in options.portraits)
+    refuse_unsafe(options.prompt or options.scene, children=options.task == Task.CHILD)
+    bundle = load_bundle(options.bundle, device=options.device, allow_download=options.allow_download)
+    if options.adapter is not None:
+        bundle.adapters.swap(options.adapter, scale=options.adapter_scale)
+    if options.write_prompt:
+        prompt = "".join(PromptWriter(bundle).write(portraits, options.task, options.scene))
+    else:
+        prompt = options.prompt or static_prompt(options.task, len(portraits), options.scene)
+    by_template = not (options.write_prompt or options.prompt)
+    request = GenerationRequest(
+        prompt=prompt,
+        portraits=portraits,
+        task=options.task,
+        seeds=tuple(range(options.seed, options.seed + options.candidates)),
+        schedule=options.schedule,
+        strength=options.strength,
+        negative_prompt=options.negative_prompt,
+        guidance=options.guidance,
+        steps=options.steps,
+        height=options.height,
+        width=options.width,
+        expected_order=tuple(range(len(portraits))) if by_template else None,
+    )
+    with tqdm(total=request.steps or bundle.card.steps, unit="step", desc="Denoising") as bar:
+        candidates = generate(bundle, request, on_step=lambda report: bar.update())
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    for candidate in candidates:
+        file = options.out / f"seed-{candidate.seed}.png"
+        file.write_bytes(encode_png(candidate.picture, candidate.record()))
+        print(f"{file}  {_line(candidate)}")
+    for note in candidates[0].notes:
+        print(f"note: {note}", file=sys.stderr)
+    records = [candidate.record() for candidate in candidates]
+    (options.out / "results.json").write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n")
+    print(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in candidates[0].seconds.items()))
+
+
+def _line(candidate: Candidate) -> str:
+    if candidate.faces is None:
+        return "faces not measured"
+    each = ", ".join(
+        f"image {row.reference + 1} {row.similarity:.2f}{'' if row.covered else ' (missing)'}"
+        for row in candidate.faces.rows
+    )
+    return f"FaceSim {candidate.faces.face_sim:.2f} ({each}), {candidate.faces.duplicates} duplicates"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

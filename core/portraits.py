@@ -1,0 +1,84 @@
+"""From an uploaded portrait to what the model sees of it: a square around the face, and its embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from core.faces import Face, FaceAnalyzer
+
+CROP_SCALE = 2.0
+"""Side of the square, in longer sides of the face's box: room for hair, ears and chin."""
+CROP_RISE = 0.1
+"""The square's centre lies above the box's by this many box heights: a detector's box ends at the forehead.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """One portrait, prepared.
+
+    crop: (side, side, 3) uint8 RGB, the reference picture.
+    embedding: unit length, of the largest face; None without a face or a face pack.
+    note: what a person should know about this portrait, or None.
+    """
+
+    crop: np.ndarray
+    embedding: np.ndarray | None
+    note: str | None
+
+
+def crop_face(picture: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
+    """The square around a face, resized to (side, side, 3) uint8; training and generation cut the same way.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        box: left, top, right, bottom of the face in pixels; may reach beyond the picture.
+        side: in pixels. The square never leaves the picture: near an edge it is moved, and shrunk if it must
+            be.
+    """
+    left, top, right, bottom = (float(edge) for edge in box)
+    if not (right > left and bottom > top):
+        raise ValueError(f"The box {box} is empty; it must be left, top, right, bottom with a positive size.")
+    height, width = picture.shape[:2]
+    square = min(CROP_SCALE * max(right - left, bottom - top), height, width)
+    x = np.clip((left + right - square) / 2, 0, width - square)
+    y = np.clip((top + bottom - square) / 2 - CROP_RISE * (bottom - top), 0, height - square)
+    resized = Image.fromarray(picture).resize(
+        (side, side), Image.Resampling.LANCZOS, box=(x, y, x + square, y + square)
+    )
+    return np.asarray(resized)
+
+
+def largest_face(faces: list[Face]) -> Face | None:
+    """The face whose box covers most pixels; None of none."""
+    return max(faces, key=lambda f: (f.box[2] - f.box[0]) * (f.box[3] - f.box[1]), default=None)
+
+
+def prepare_person(portrait: np.ndarray, number: int, analyzer: FaceAnalyzer | None, side: int) -> Person:
+    """Find the face of a portrait and cut its reference picture.
+
+    Args:
+        portrait: (H, W, 3) uint8 RGB.
+        number: the k of "image k", for the note.
+        analyzer: None where there is no face pack; then, as where no face is found, the middle of the
+            portrait is used, and the note says so.
+        side: of the reference picture in pixels.
+    """
+    faces = [] if analyzer is None else analyzer.analyze(portrait)
+    face = largest_face(faces)
+    if face is None:
+        reason = "there is no face pack" if analyzer is None else "no face was found in it"
+        note = f"Portrait {number}: {reason}, so the middle of the picture is used as it is."
+        return Person(crop_face(portrait, _middle(portrait), side), None, note)
+    note = None
+    if len(faces) > 1:
+        note = f"Portrait {number} shows {len(faces)} faces; the largest one is used."
+    return Person(crop_face(portrait, face.box, side), face.embedding, note)
+
+
+def _middle(portrait: np.ndarray) -> np.ndarray:
+    height, width = portrait.shape[:2]
+    return np.array([0, 0, width, height], np.float32)
