@@ -37,7 +37,7 @@ class FoundFace:
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """A readable upload: its file name, (H, W, 3) uint8 RGB picture, SHA-256 of the file, faces left to right."""
+    """A readable file: its name, the (H, W, 3) uint8 RGB picture, SHA-256 of the file, faces left to right."""
 
     name: str
     picture: np.ndarray

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from core.adapters import Adapters
 from core.backbones.bundles import Bundle, load_bundle
 from core.faces import FaceAnalyzer, FacePackError
 from core.prompts import PromptWriter
@@ -74,7 +73,6 @@ class ModelHost:
         self._turn = threading.Lock()
         self._bundle: Bundle | None = None
         self._analyzer: FaceAnalyzer | None = None
-        self._adapters: Adapters | None = None
 
     def start(self) -> None:
         """Begin reading the models; returns at once."""
@@ -96,12 +94,6 @@ class ModelHost:
         """The loaded bundle; ModelsNotReady before that."""
         self._require_ready()
         return self._bundle
-
-    @property
-    def adapters(self) -> Adapters:
-        """The adapters on the bundle's transformer; change them only inside `turn`."""
-        self._require_ready()
-        return self._adapters
 
     @property
     def analyzer(self) -> FaceAnalyzer | None:
@@ -133,10 +125,9 @@ class ModelHost:
                 allow_download=self._allow_download,
                 progress=self._downloading,
             )
+            if self._face_pack is not None:
+                bundle = replace(bundle, face_pack=self._face_pack)
             notes = self._load_faces(bundle)
-            self._adapters = Adapters(
-                bundle.backbone.transformer, base=bundle.card.name, base_revision=bundle.revision
-            )
             self._bundle = bundle
             message = f"{bundle.card.name} on {self._device}, licence {bundle.card.licence}"
             self._state = ModelState(stage=Stage.READY, message=message, notes=notes)
@@ -148,10 +139,10 @@ class ModelHost:
 
     def _load_faces(self, bundle: Bundle) -> tuple[str, ...]:
         try:
-            self._analyzer = FaceAnalyzer(self._face_pack or bundle.face_pack, threads=self._threads)
+            analyzer = bundle.face_analyzer
         except FacePackError as error:
             return (f"No faces can be compared: {error}",)
-        analyzer = self._analyzer
+        self._analyzer = analyzer
         return (f"Faces: {analyzer.name}, licence {analyzer.licence}, {analyzer.providers[0]}",)
 
     def _downloading(self, here: int, total: int) -> None:
