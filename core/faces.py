@@ -217,6 +217,19 @@ class FaceAnalyzer:
         faces = [_as_face(item) for item in found]
         return sorted(faces, key=lambda face: face.center)
 
+    def embed_aligned(self, crops: np.ndarray) -> np.ndarray:
+        """Embeddings (N, embedding_size) of unit length of faces already on the ArcFace template.
+
+        crops: (N, S, S, 3) uint8 RGB, S being 112 for all known packs (`core.face_encoder.align_faces`).
+        """
+        if crops.ndim != 4 or crops.dtype != np.uint8 or crops.shape[3] != 3 or not len(crops):
+            raise ValueError(
+                f"crops must be (N, S, S, 3) of uint8, N >= 1, got {crops.shape} of {crops.dtype}"
+            )
+        with self._lock:
+            features = self._recognition.get_feat([np.ascontiguousarray(crop[..., ::-1]) for crop in crops])
+        return features / np.linalg.norm(features, axis=1, keepdims=True)
+
     def _add_attributes(self, session: dict) -> None:
         """Sex and age of a pack with a manifest: insightface's manifest (version 2) has no such task of its
         own.

@@ -1,0 +1,297 @@
+"""Pictures to learn from: portraits composed on made-up backgrounds, and the damage real and generated
+pictures have.
+
+Everything here is numpy and OpenCV on uint8 RGB, driven by one random generator, so that a training step can
+be repeated exactly after a crash.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from core.face_encoder import ARCFACE_TEMPLATE, TEMPLATE_SIZE
+from trainers.mini.faces.portraits import Portrait, PortraitSet
+
+Rng = np.random.Generator
+TEMPLATE = np.array(ARCFACE_TEMPLATE, np.float64)
+# Swapping left and right also swaps the eyes and the corners of the mouth.
+MIRRORED = [1, 0, 2, 4, 3]
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(2, 3) least-squares rotation, scale and shift that takes (n, 2) points to (n, 2) points."""
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    s, t = source - source_mean, target - target_mean
+    spread = (s**2).sum()
+    a, b = (s * t).sum() / spread, (s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0]).sum() / spread
+    rotation = np.array([[a, -b], [b, a]])
+    return np.column_stack([rotation, target_mean - rotation @ source_mean])
+
+
+def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(n, 2) points through a (2, 3) affine matrix."""
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def random_background(rng: Rng, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8 without a face: colour fields, smooth noise, shapes (some of skin colour),
+    texture.
+    """
+    kind = rng.random()
+    coarse = rng.integers(0, 256, (rng.integers(1, 6), rng.integers(1, 6), 3)).astype(np.float32)
+    if kind < 0.5:  # most pictures have a muted background
+        grey = rng.uniform(20, 235)
+        coarse = grey + (coarse - coarse.mean()) * rng.uniform(0.05, 0.5)
+    interpolation = cv2.INTER_CUBIC if rng.random() < 0.8 else cv2.INTER_NEAREST
+    picture = cv2.resize(coarse, (width, height), interpolation=interpolation)
+    for _ in range(rng.integers(0, 14) if rng.random() < 0.7 else 0):
+        colour = rng.uniform(0, 255, 3)
+        if rng.random() < 0.35:
+            colour = np.array([225, 175, 150]) * rng.uniform(0.3, 1.1)
+        x, y = rng.uniform(0, width), rng.uniform(0, height)
+        size = max(height, width) * rng.uniform(0.02, 0.35)
+        axes = (int(size * rng.uniform(0.3, 1)) + 1, int(size) + 1)
+        shape = rng.random()
+        if shape < 0.4:
+            cv2.ellipse(
+                picture, (int(x), int(y)), axes, rng.uniform(0, 180), 0, 360, colour.tolist(), -1, cv2.LINE_AA
+            )
+        elif shape < 0.75:
+            cv2.rectangle(
+                picture, (int(x), int(y)), (int(x) + axes[0], int(y) + axes[1]), colour.tolist(), -1
+            )
+        else:
+            end = (int(x + rng.normal(0, size * 3)), int(y + rng.normal(0, size * 3)))
+            cv2.line(picture, (int(x), int(y)), end, colour.tolist(), int(rng.integers(1, 9)), cv2.LINE_AA)
+    if rng.random() < 0.6:
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 0.03 * max(height, width) + 0.6))
+    if rng.random() < 0.4:
+        cell = int(rng.integers(1, 9))
+        noise = rng.normal(0, rng.uniform(3, 40), (height // cell + 1, width // cell + 1, 1)).astype(
+            np.float32
+        )
+        picture = picture + cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def paste(picture: np.ndarray, rgba: np.ndarray, matrix: np.ndarray) -> None:
+    """Draw a cut-out into `picture`, in place, placed by a (2, 3) affine matrix."""
+    height, width = picture.shape[:2]
+    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    if scale < 0.55:  # the warp samples single points: shrink first, by area, so that nothing aliases
+        side = max(4, round(len(rgba) * scale * 1.3))
+        factor = side / len(rgba)
+        rgba = cv2.resize(rgba, (side, side), interpolation=cv2.INTER_AREA)
+        shrink = np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5]])
+        matrix = np.column_stack([matrix[:, :2] @ shrink[:, :2], transform(matrix, shrink[:, 2][None])[0]])
+    corners = transform(matrix, len(rgba) * np.array([[0, 0], [1, 0], [0, 1], [1, 1]], float))
+    left, top = np.maximum(np.floor(corners.min(0)).astype(int) - 1, 0)
+    right, bottom = np.minimum(np.ceil(corners.max(0)).astype(int) + 2, (width, height))
+    if right <= left or bottom <= top:
+        return
+    local = matrix - np.array([[0, 0, left], [0, 0, top]])
+    warped = cv2.warpAffine(rgba, local, (int(right - left), int(bottom - top)), flags=cv2.INTER_LINEAR)
+    region = picture[top:bottom, left:right]
+    alpha = warped[..., 3:].astype(np.float32) / 255
+    # Outside the cut-out the warp is 0, also in colour, which darkens the rim: alpha weights it away.
+    region[:] = (region * (1 - alpha) + warped[..., :3] * alpha + 0.5).astype(np.uint8)
+
+
+def degrade(rng: Rng, picture: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    """The damage of cameras, generators and the web, each at random: light, colour, blur, low resolution,
+    noise, JPEG.
+
+    picture: (H, W, 3) uint8. strength scales how often anything happens; 0 leaves the picture as it is.
+    """
+    height, width = picture.shape[:2]
+
+    def happens(probability: float) -> bool:
+        return bool(rng.random() < probability * strength)
+
+    if happens(0.8):  # exposure, contrast, white balance, gamma, in one table for each channel
+        levels = np.arange(256, dtype=np.float32)[:, None] / 255
+        gain = rng.uniform(0.65, 1.4) * (1 + rng.normal(0, 0.06, 3))
+        curve = np.clip(levels * gain, 0, 1) ** rng.uniform(0.65, 1.5)
+        curve = np.clip((curve - 0.5) * rng.uniform(0.7, 1.3) + 0.5 + rng.normal(0, 0.05), 0, 1)
+        picture = cv2.LUT(picture, (curve * 255).astype(np.uint8)[:, None].reshape(256, 1, 3))
+    if happens(0.35):  # light from one side
+        direction = rng.normal(0, 1, 2)
+        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+        shade = 1 + rng.uniform(0, 0.6) * (direction[0] * x + direction[1] * y) / np.hypot(*direction)
+        picture = np.clip(picture * shade[..., None], 0, 255).astype(np.uint8)
+    if happens(0.35):  # less or more colour, down to black and white
+        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
+        share = 0.0 if rng.random() < 0.35 else rng.uniform(0.3, 1.6)
+        picture = np.clip(grey + (picture - grey) * share, 0, 255).astype(np.uint8)
+    if happens(0.25):
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.6))
+    if happens(0.06):  # camera shake
+        length = int(rng.integers(3, 8))
+        kernel = np.zeros((length, length), np.float32)
+        cv2.line(kernel, (0, int(rng.integers(length))), (length - 1, int(rng.integers(length))), 1.0)
+        picture = cv2.filter2D(picture, -1, kernel / kernel.sum())
+    if happens(0.3):  # low resolution
+        share = rng.uniform(0.3, 0.9)
+        small = (max(8, int(width * share)), max(8, int(height * share)))
+        down = cv2.resize(
+            picture, small, interpolation=cv2.INTER_AREA if rng.random() < 0.7 else cv2.INTER_LINEAR
+        )
+        picture = cv2.resize(down, (width, height), interpolation=cv2.INTER_CUBIC)
+    if happens(0.15):  # what an autoencoder does: fine texture goes, edges stay
+        picture = cv2.bilateralFilter(picture, 5, rng.uniform(15, 60), rng.uniform(1.5, 3))
+    if happens(0.12):  # sharpened
+        soft = cv2.GaussianBlur(picture, (0, 0), 1.2).astype(np.float32)
+        picture = np.clip(picture + rng.uniform(0.3, 1.2) * (picture - soft), 0, 255).astype(np.uint8)
+    if happens(0.35):
+        noise = rng.standard_normal((height, width, 3 if rng.random() < 0.5 else 1), np.float32)
+        picture = np.clip(picture + rng.uniform(1, 12) * noise, 0, 255).astype(np.uint8)
+    if happens(0.35):
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 95))]
+        picture = cv2.imdecode(cv2.imencode(".jpg", picture[..., ::-1], quality)[1], cv2.IMREAD_COLOR)[
+            ..., ::-1
+        ]
+    return np.ascontiguousarray(picture)
+
+
+def occlude(rng: Rng, picture: np.ndarray, box: np.ndarray) -> None:
+    """Cover up to a third of a face, in place: a hand, hair, a phone, the edge of something."""
+    left, top, right, bottom = box
+    size = max(right - left, bottom - top)
+    x = rng.choice([left, right]) + rng.normal(0, 0.12) * size
+    y = rng.uniform(top, bottom + 0.1 * size)
+    axes = (int(size * rng.uniform(0.08, 0.3)) + 1, int(size * rng.uniform(0.1, 0.4)) + 1)
+    colour = (
+        np.array([225, 175, 150]) * rng.uniform(0.3, 1.1) if rng.random() < 0.5 else rng.uniform(0, 255, 3)
+    ).tolist()
+    if rng.random() < 0.6:
+        cv2.ellipse(picture, (int(x), int(y)), axes, rng.uniform(0, 180), 0, 360, colour, -1, cv2.LINE_AA)
+    else:
+        low = (int(x - axes[0]), int(y - axes[1]))
+        cv2.rectangle(picture, low, (int(x + axes[0]), int(y + axes[1])), colour, -1)
+
+
+def aligned_crop(rng: Rng | None, portrait: Portrait, *, jitter: float = 1.0) -> np.ndarray:
+    """The face on the ArcFace template, (112, 112, 3) uint8, on a random background.
+
+    The landmarks are shifted as a detector's would be, by `jitter` pixels of the crop; without a generator
+    the crop is exact, on grey, undamaged.
+    """
+    target = TEMPLATE if rng is None else TEMPLATE + rng.normal(0, jitter, TEMPLATE.shape)
+    matrix = similarity(portrait.landmarks.astype(np.float64), target)
+    if rng is None:
+        crop = np.full((TEMPLATE_SIZE, TEMPLATE_SIZE, 3), 128, np.uint8)
+        paste(crop, portrait.rgba, matrix)
+        return crop
+    crop = random_background(rng, TEMPLATE_SIZE, TEMPLATE_SIZE)
+    paste(crop, portrait.rgba, matrix)
+    if rng.random() < 0.15:
+        occlude(rng, crop, np.array([20, 20, 92, 108]))
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    return degrade(rng, np.ascontiguousarray(crop))
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """picture: (H, W, 3) uint8. box: (F, 4) and landmarks: (F, 5, 2) float32 in pixels. portrait: (F,)
+    indices.
+    """
+
+    picture: np.ndarray
+    box: np.ndarray
+    landmarks: np.ndarray
+    portrait: np.ndarray
+
+
+def random_scene(rng: Rng, portraits: PortraitSet, size: int, *, damaged: bool = True) -> Scene:
+    """A square picture of no, one or several people, from 16 px faces to one that fills the frame."""
+    picture = random_background(rng, size, size)
+    count = int(rng.choice([0, 1, 2, 3, 4, 6, 10], p=[0.08, 0.34, 0.22, 0.14, 0.10, 0.07, 0.05]))
+    boxes, landmarks, used = [], [], []
+    if count == 1:
+        heights = [size * np.exp(rng.uniform(np.log(0.12), np.log(1.15)))]
+    else:
+        heights = (
+            np.exp(rng.uniform(np.log(16), np.log(size * 0.62), count))
+            if rng.random() < 0.4
+            else (
+                np.exp(rng.uniform(np.log(18), np.log(size * 1.1 / np.sqrt(max(count, 1)) * 0.8)))
+                * rng.uniform(0.75, 1.25, count)
+            )
+        )
+    for height in sorted(heights):  # the nearest in front
+        index = int(rng.integers(len(portraits)))
+        portrait = portraits[index]
+        face_height = portrait.box[3] - portrait.box[1]
+        for _ in range(8):
+            matrix, rgba, box, points = _place(rng, portrait, height / face_height, size)
+            if all(_overlap(box, other) < 0.12 for other in boxes):
+                break
+        else:
+            continue
+        if rng.random() < 0.06:  # something of the same colours that is no face
+            paste(picture, _shuffled(rng, rgba), matrix)
+            continue
+        paste(picture, rgba, matrix)
+        # People standing in front may hide those behind: what is mostly hidden is no face to find.
+        hidden = [other for other in range(len(boxes)) if _overlap(boxes[other], box) > 0.5]
+        for other in reversed(hidden):
+            del boxes[other], landmarks[other], used[other]
+        if rng.random() < 0.12:
+            occlude(rng, picture, box)
+        boxes.append(box)
+        landmarks.append(points)
+        used.append(index)
+    if damaged:
+        picture = degrade(rng, picture)
+    return Scene(
+        picture,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(landmarks, np.float32).reshape(-1, 5, 2),
+        np.array(used, np.int64),
+    )
+
+
+def _place(
+    rng: Rng, portrait: Portrait, scale: float, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mirror, stretch, turn and shift a portrait: matrix, pixels, box and landmarks in the scene."""
+    rgba, points, box = portrait.rgba, portrait.landmarks.astype(np.float64), portrait.box.astype(np.float64)
+    if rng.random() < 0.5:
+        last = len(rgba) - 1
+        rgba = np.ascontiguousarray(rgba[:, ::-1])
+        points = np.column_stack([last - points[:, 0], points[:, 1]])[MIRRORED]
+        box = np.array([last - box[2], box[1], last - box[0], box[3]])
+    angle = rng.normal(0, 0.18) if rng.random() < 0.85 else rng.uniform(-0.8, 0.8)
+    stretch = np.exp(rng.normal(0, 0.05))
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turn = turn @ np.diag([stretch, 1 / stretch])
+    middle = (box[:2] + box[2:]) / 2
+    extent = (box[2:] - box[:2]) * scale / 2
+    # Faces may be cut by the frame, but not by more than a fifth.
+    low, high = np.minimum(extent * 0.8, size / 2), np.maximum(size - extent * 0.8, size / 2)
+    matrix = np.column_stack([turn, rng.uniform(low, high) - turn @ middle])
+    outline = np.array(
+        [[0, -1], [0.75, -0.65], [1, 0], [0.7, 0.7], [0, 1], [-0.7, 0.7], [-1, 0], [-0.75, -0.65]]
+    )
+    around = transform(matrix, middle + outline * (box[2:] - box[:2]) / 2)
+    return matrix, rgba, np.concatenate([around.min(0), around.max(0)]), transform(matrix, points)
+
+
+def _overlap(box: np.ndarray, other: np.ndarray) -> float:
+    """Share of `box` that `other` covers."""
+    low, high = np.maximum(box[:2], other[:2]), np.minimum(box[2:], other[2:])
+    return float(np.prod(np.maximum(high - low, 0)) / max(np.prod(box[2:] - box[:2]), 1e-6))
+
+
+def _shuffled(rng: Rng, rgba: np.ndarray) -> np.ndarray:
+    """The same pixels in another order: 16 tiles shuffled."""
+    side = len(rgba) // 4
+    tiles = [rgba[y * side : (y + 1) * side, x * side : (x + 1) * side] for y in range(4) for x in range(4)]
+    order = rng.permutation(16)
+    return np.concatenate(
+        [np.concatenate([tiles[order[4 * y + x]] for x in range(4)], 1) for y in range(4)], 0
+    )
