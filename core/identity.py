@@ -156,12 +156,16 @@ class ReferenceRow:
         face: index of the face assigned to it, None when there were fewer faces than references.
         similarity: cosine in [-1, 1]; 0 when no face is assigned.
         covered: whether the similarity reaches the threshold of the same person.
+        duplicated: whether two or more faces claim this person.
+        box: left, top, right, bottom of the assigned face in pixels of the picture; None without one.
     """
 
     reference: int
     face: int | None
     similarity: float
     covered: bool
+    duplicated: bool = False
+    box: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -230,9 +234,16 @@ def measure_faces(
     )
     pairs = {pair.reference: pair for pair in match.pairs}
     rows = tuple(
-        ReferenceRow(i, pairs[i].face, pairs[i].similarity, covered=pairs[i].similarity >= threshold)
+        ReferenceRow(
+            i,
+            pairs[i].face,
+            pairs[i].similarity,
+            covered=pairs[i].similarity >= threshold,
+            duplicated=i in match.duplicates,
+            box=tuple(float(edge) for edge in faces[pairs[i].face].box),
+        )
         if i in pairs
-        else ReferenceRow(i, None, 0.0, covered=False)
+        else ReferenceRow(i, None, 0.0, covered=False, duplicated=i in match.duplicates)
         for i in range(len(references))
     )
     return FaceReport(
