@@ -12,7 +12,8 @@ from torch import Tensor
 
 from trainers.people.cloth import COLOURS, KNITTED, PLAIN, RIBBED, linear_colour, weave
 from trainers.people.scalp import HeadFrame
-from trainers.people.surface import Material, Part, Surface, SurfacePoints, smoothstep, unit
+from trainers.people.skull import CENTRE
+from trainers.people.surface import Material, Part, Surface, SurfacePoints, unit
 
 if TYPE_CHECKING:
     from trainers.people.mesh import Body
@@ -51,9 +52,7 @@ class Glasses:
         if self.frame not in FRAMES:
             raise ValueError(f"unknown frame {self.frame!r}; choose one of {', '.join(FRAMES)}")
         if self.colour not in FRAME_COLOURS:
-            raise ValueError(
-                f"unknown frame colour {self.colour!r}; choose one of {', '.join(FRAME_COLOURS)}"
-            )
+            raise ValueError(f"unknown frame colour {self.colour!r}; choose one of {', '.join(FRAME_COLOURS)}")
 
     @property
     def words(self) -> str:
@@ -108,6 +107,7 @@ def glasses(body: Body) -> list[Part]:
     between = (left - right).norm()
     size = between / 0.58  # against an adult's
     exponent, half_width, half_height, wire = FRAMES[worn.frame]
+    wire = wire * float(size)
     angle = torch.arange(_RIM_POINTS, device=device) * (2 * math.pi / _RIM_POINTS)
     c, s = angle.cos(), angle.sin()
     radius = (c.abs() ** exponent + s.abs() ** exponent) ** (-1 / exponent)
@@ -120,17 +120,13 @@ def glasses(body: Body) -> list[Part]:
         rim = middle + wide[:, None] * across + high[:, None] * up - back[:, None] * ahead
         tubes.append(_tube(rim, wire, ahead, closed=True))
         lenses.append(torch.cat([rim, middle[None] + 0.02 * ahead]))
-        hinge = (
-            middle + across * (side * half_width * between * 1.0) + up * (0.12 * size) - ahead * (0.02 * size)
-        )
+        hinge = middle + across * (side * half_width * between * 1.0) + up * (0.12 * size) - ahead * (0.02 * size)
         ear = centre + across * (side * 0.60 * size) - ahead * (0.98 * size) + up * (0.10 * size)
         bow = torch.stack([hinge, hinge + across * (side * 0.05 * size) - ahead * (0.10 * size), ear])
-        tubes.append(_tube(bow, max(wire * 0.8, 0.012), up, closed=False))
+        tubes.append(_tube(bow, max(wire * 0.8, 0.010), up, closed=False))
     middle = (left + right) / 2 + ahead * (0.36 * size) - up * (0.01 * size)
     gap = 0.5 * between - (half_width - 0.035) * between
-    bridge = torch.stack(
-        [middle + across * (x * gap) + up * (0.045 * size * (1 - abs(x))) for x in (-1.0, 0.0, 1.0)]
-    )
+    bridge = torch.stack([middle + across * (x * gap) + up * (0.045 * size * (1 - abs(x))) for x in (-1.0, 0.0, 1.0)])
     tubes.append(_tube(bridge, wire, up, closed=False))
     frame_vertices, frame_faces = _joined(tubes)
     fan = torch.arange(_RIM_POINTS, device=device)
@@ -195,52 +191,48 @@ def hat(body: Body) -> list[Part]:
     if worn is None:
         return []
     frame = HeadFrame(body)
-    device = body.vertices.device
     skull = body.mesh.scalp.skull(frame.rest)
-    around = torch.arange(_ROUND, device=device) * (2 * math.pi / _ROUND)
-    flat = torch.stack([around.sin(), torch.zeros_like(around), around.cos()], 1)
+    around = np.arange(_ROUND, dtype=np.float32) * np.float32(2 * math.pi / _ROUND)
+    flat = np.stack([np.sin(around), np.zeros_like(around), np.cos(around)], 1)
 
-    def ring(height: Tensor | float, gap: Tensor | float) -> Tensor:
+    def on_skin(direction: np.ndarray, gap: float) -> np.ndarray:
+        direction = direction / np.linalg.norm(direction, axis=1, keepdims=True)
+        _, skin = skull.at(*(CENTRE + direction).T)
+        return CENTRE + direction * (skin + gap)[:, None]
+
+    def ring(height: float, gap: float) -> np.ndarray:
         """(_ROUND, 3) around the head at a height above the rim, `gap` away from the skin."""
         point = flat * 0.8
         for _ in range(4):
-            level = worn.rim[0] + worn.rim[1] * point[:, 2] + height
-            direction = unit(torch.stack([point[:, 0], level - skull.centre[1], point[:, 2]], 1))
-            _, skin = skull.at(skull.centre + direction)
-            point = skull.centre + direction * (skin + gap)[:, None]
+            level = worn.rim[0] + worn.rim[1] * point[:, 2] + height - CENTRE[1]
+            point = on_skin(np.stack([point[:, 0], level, point[:, 2]], 1), gap)
         return point
 
-    rim = ring(0.0, 0.07)
-    top = torch.tensor([0.0, 1.0, -0.12], device=device)
-    gaps = {"beanie": (0.10, 0.20), "cap": (0.08, 0.16), "sun hat": (0.09, 0.24)}[worn.kind]
-    rings = []
-    start = unit(rim - skull.centre)
-    for share in torch.linspace(0, 1, _RINGS, device=device):
-        direction = unit(torch.lerp(start, unit(top).expand_as(start), share * 0.999))
-        _, skin = skull.at(skull.centre + direction)
-        gap = gaps[0] + (gaps[1] - gaps[0]) * float(share) ** 0.7
-        rings.append(skull.centre + direction * (skin + gap)[:, None])
-    crown = torch.stack(rings)
+    top = np.array([0.0, 1.0, -0.12], dtype=np.float32)
+    top /= np.linalg.norm(top)
+    low, high = {"beanie": (0.10, 0.20), "cap": (0.08, 0.16), "sun hat": (0.09, 0.24)}[worn.kind]
+    start = ring(0.0, 0.07) - CENTRE
+    start /= np.linalg.norm(start, axis=1, keepdims=True)
+    shares = np.linspace(0, 0.999, _RINGS)
+    rings = [on_skin(start + (top - start) * share, low + (high - low) * share**0.7) for share in shares]
+    crown = np.stack(rings)
     meshes = [(crown, KNITTED if worn.kind == "beanie" else PLAIN)]
     if worn.kind == "beanie":
-        fold = [
-            ring(h, g) for h, g in ((-0.05, 0.08), (-0.06, 0.16), (0.05, 0.19), (0.16, 0.19), (0.24, 0.15))
-        ]
-        meshes.append((torch.stack(fold), RIBBED))
+        fold = [ring(h, g) for h, g in ((-0.05, 0.08), (-0.06, 0.16), (0.05, 0.19), (0.16, 0.19), (0.24, 0.15))]
+        meshes.append((np.stack(fold), RIBBED))
     elif worn.kind == "cap":
-        ahead = smoothstep(1.15, 0.75, torch.atan2(flat[:, 0].abs(), flat[:, 2]))
-        outward = flat * torch.tensor([0.35, 0.0, 1.0], device=device)
-        edge = rings[0] + ahead[:, None] * (0.62 * outward + torch.tensor([0.0, -0.06, 0.0], device=device))
-        middle = (rings[0] + edge) / 2 + ahead[:, None] * torch.tensor([0.0, 0.035, 0.0], device=device)
-        meshes.append((torch.stack([rings[0], middle, edge]), PLAIN))
+        ahead = np.clip((1.15 - np.arctan2(np.abs(flat[:, 0]), flat[:, 2])) / 0.4, 0, 1)[:, None]
+        edge = rings[0] + ahead * (flat * [0.22, 0.0, 0.62] + [0.0, -0.06, 0.0])
+        middle = (rings[0] + edge) / 2 + ahead * [0.0, 0.035, 0.0]
+        meshes.append((np.stack([rings[0], middle, edge]), PLAIN))
     else:
-        wave = 0.04 * (3 * around).sin()[:, None] * torch.tensor([0.0, 1.0, 0.0], device=device)
-        drop = torch.tensor([0.0, -0.10, 0.0], device=device)
-        brim = [rings[0] + flat * (0.62 * s) + (drop * s + wave * s) for s in (0.0, 0.33, 0.66, 1.0)]
-        meshes.append((torch.stack(brim), PLAIN))
+        drop = np.stack([0 * around, 0.04 * np.sin(3 * around) - 0.10, 0 * around], 1)
+        brim = [rings[0] + (flat * 0.62 + drop) * share for share in (0.0, 0.33, 0.66, 1.0)]
+        meshes.append((np.stack(brim), PLAIN))
+    device = body.vertices.device
     parts = []
     for grid, fabric in meshes:
-        points = grid.reshape(-1, 3)
+        points = torch.from_numpy(grid.reshape(-1, 3).astype(np.float32)).to(device)
         parts.append(
             Part(
                 material=Material.HAT,
@@ -256,11 +248,9 @@ def hat(body: Body) -> list[Part]:
 
 def shade_hat(points: SurfacePoints) -> Surface:
     """extra: fabric."""
-    colours = [
-        linear_colour(p.appearance.hat.colour) if p.appearance.hat else (0.0, 0.0, 0.0) for p in points.people
-    ]
+    colours = [linear_colour(p.appearance.hat.colour) if p.appearance.hat else (0.0, 0.0, 0.0) for p in points.people]
     nothing = points.constant(0.0)
-    return weave(points, points.gather(colours), points.extra[:, 0], nothing - 1, nothing + 9)
+    return weave(points, points.gather(colours), points.extra[:, 0].round(), nothing - 1, nothing + 9)
 
 
 def shade_glasses(points: SurfacePoints) -> Surface:
@@ -271,9 +261,7 @@ def shade_glasses(points: SurfacePoints) -> Surface:
 
 def shade_lens(points: SurfacePoints) -> Surface:
     """Almost clear with a faint mirror image of the lights; dark for sunglasses."""
-    dark = points.gather(
-        [float(bool(p.appearance.glasses and p.appearance.glasses.dark)) for p in points.people]
-    )
+    dark = points.gather([float(bool(p.appearance.glasses and p.appearance.glasses.dark)) for p in points.people])
     return Surface(
         albedo=points.constant(0.02)[:, None].expand(-1, 3),
         specular=points.constant(0.4),

@@ -103,12 +103,7 @@ class FaceRoots:
         self.beard = scatter_roots(
             mesh, skin[bare & (beard_density(centre, everything) > 0.05)], _BEARD_ROOTS, 60, seed=6
         )
-        near = (
-            (centre[:, 0].abs() < 0.68)
-            & (centre[:, 1] > 0.36)
-            & (centre[:, 1] < 0.76)
-            & (centre[:, 2] > 0.45)
-        )
+        near = (centre[:, 0].abs() < 0.68) & (centre[:, 1] > 0.36) & (centre[:, 1] < 0.76) & (centre[:, 2] > 0.45)
         self.brow = scatter_roots(mesh, skin[outside & near], _BROW_ROOTS, 8, seed=7)
 
 
@@ -179,9 +174,7 @@ def _arcs(root: Tensor, heading: Tensor, length: Tensor, *, rise: float) -> Tens
     t = torch.linspace(0, 1, _KNOTS, device=root.device)[None, :, None]
     size = length[:, None, None]
     return (
-        root[:, None]
-        + along_skin[:, None] * (size * t)
-        + normal[:, None] * (0.012 + rise * size * (1 - (1 - t) ** 2))
+        root[:, None] + along_skin[:, None] * (size * t) + normal[:, None] * (0.012 + rise * size * (1 - (1 - t) ** 2))
     )
 
 

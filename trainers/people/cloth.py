@@ -57,8 +57,8 @@ GARMENTS: dict[str, str] = {
 
 _LONG_SLEEVES = ("shirt", "jacket", "sweater", "roll neck", "hoodie")
 # Where the plane of a neckline is measured, on the template.
-_THROAT_Z, _NAPE_Z = 0.1, -0.8
-_NECK = (0.0, -1.15, -0.35)
+_THROAT_Z, _NAPE_Z = 0.35, -0.7
+_NECK = (0.0, -0.95, -0.2)
 # Fabrics, in the second extra channel.
 PLAIN, STRIPED, KNITTED, RIBBED = 0.0, 1.0, 2.0, 3.0
 
@@ -114,13 +114,9 @@ def sample_clothes(rng: np.random.Generator, *, female: bool, age: float) -> Clo
     garment = str(rng.choice(kinds, p=np.array([weights[k] for k in kinds]) / sum(weights.values())))
     colour = str(rng.choice(list(COLOURS)))
     if garment == "jacket":
-        second = str(
-            rng.choice([w for w in ("white", "light blue", "grey", "black", "red", "beige") if w != colour])
-        )
+        second = str(rng.choice([w for w in ("white", "light blue", "grey", "black", "red", "beige") if w != colour]))
     else:
-        second = str(
-            rng.choice([w for w in ("white", "grey", "black", "navy", "beige", "yellow") if w != colour])
-        )
+        second = str(rng.choice([w for w in ("white", "grey", "black", "navy", "beige", "yellow") if w != colour]))
     return Clothes(garment=garment, colour=colour, second_colour=second)
 
 
@@ -158,14 +154,16 @@ class Suit:
         return front + tilt * (self.z - _THROAT_Z) - self.y
 
     def outside(self, radius: float | Tensor) -> Tensor:
-        """(k,) dm outside a ball around the base of the neck: it meets shoulders, chest and back squarely,
-        where a plane would graze them."""
-        y, z = self.y - _NECK[1], self.z - _NECK[2]
-        return (self.side.square() + (y + 0.32 * z).square() + z.square()).sqrt() - radius
+        """(k,) dm outside a ball around the base of the neck, leaning forwards as collars do: it meets
+        shoulders, chest and back squarely, where a plane would graze them."""
+        z = self.z - _NECK[2]
+        y = self.y - _NECK[1] + 0.5 * z.clamp(min=0)
+        return (self.side.square() + y.square() + torch.where(z > 0, z, 1.2 * z).square()).sqrt() - radius
 
     def neckline(self, radius: float) -> Tensor:
-        """(k,) dm inside a garment with a round neck."""
-        return torch.minimum(self.outside(radius), self.below(-1.02, -0.78))
+        """(k,) dm inside a garment with a round neck; the planes keep it off the neck itself."""
+        ball = self.outside(radius)
+        return torch.stack([ball, self.below(-1.25, -0.38), -0.78 - self.y]).amin(0)
 
     def short_of(self, length: float) -> Tensor:
         """(k,) dm before the end of sleeves of a length."""
@@ -208,9 +206,7 @@ def clothes(body: Body) -> list[Part]:
     for layer in _layers(suit, body.person.appearance.clothes.garment):
         inside = (layer.edge >= 0)[suit.faces].any(1)
         lift = layer.lift if isinstance(layer.lift, float) else layer.lift[:, None]
-        kind = torch.tensor([layer.second, layer.fabric, layer.band], device=surface.device).expand(
-            len(surface), 3
-        )
+        kind = torch.tensor([layer.second, layer.fabric, layer.band], device=surface.device).expand(len(surface), 3)
         parts.append(
             Part(
                 material=Material.CLOTH,
@@ -236,41 +232,36 @@ def _layers(suit: Suit, garment: str) -> list[_Layer]:
     sleeves = suit.short_of(9.0 if garment in _LONG_SLEEVES else 1.5)
     if garment in ("t-shirt", "striped t-shirt"):
         fabric = STRIPED if garment == "striped t-shirt" else PLAIN
-        return [_Layer(least(suit.neckline(0.66), sleeves), 0.05, fabric, band=0.08)]
+        return [_Layer(least(suit.neckline(0.70), sleeves), 0.05, fabric, band=0.08)]
     if garment == "dress":
-        scoop = torch.where(front, -1.95 + 0.7 * side - y, everywhere)
-        return [_Layer(least(suit.neckline(0.78), scoop, suit.short_of(0.55)), 0.035, band=0.04)]
+        scoop = torch.where(front, -1.98 + 0.8 * side - y, everywhere)
+        return [_Layer(least(suit.neckline(0.84), scoop, suit.short_of(0.55)), 0.035, band=0.04)]
     if garment == "sweater":
-        return [_Layer(least(suit.neckline(0.54), sleeves), 0.08, KNITTED, band=0.13)]
+        return [_Layer(least(suit.neckline(0.63), sleeves), 0.08, KNITTED, band=0.12)]
     if garment == "roll neck":
-        roll = least(suit.below(-0.84, -0.52), -suit.below(-1.22, -0.92))
-        return [_Layer(least(suit.below(-0.95, -0.6), sleeves), 0.07, KNITTED), _Layer(roll, 0.12, RIBBED)]
+        roll = least(suit.below(-1.00, -0.56), -suit.below(-1.34, -0.94))
+        return [_Layer(least(suit.below(-1.1, -0.66), sleeves), 0.07, KNITTED), _Layer(roll, 0.12, RIBBED)]
     if garment == "hoodie":
-        behind = smoothstep(0.25, -0.6, suit.z)
-        hood = least(
-            suit.outside(0.52 + 0.10 * (1 - behind)),
-            suit.below(-1.02, -0.62),
-            -suit.outside(0.78 + 0.25 * behind),
-        )
+        behind = smoothstep(0.3, -0.5, suit.z)
+        hood = least(suit.outside(0.60), suit.below(-1.30, -0.58), -0.70 - y, -suit.outside(0.80 + 0.25 * behind))
         return [
-            _Layer(least(suit.neckline(0.58), sleeves), 0.09, band=0.06),
-            _Layer(hood, 0.12 + 0.20 * behind, band=0.0),
+            _Layer(least(suit.neckline(0.66), sleeves), 0.09, band=0.06),
+            _Layer(hood, 0.12 + 0.18 * behind, band=0.0),
         ]
 
     # A shirt, alone or under a jacket: its collar leaves open a narrow gap at the throat.
     second = 1.0 if garment == "jacket" else 0.0
-    throat = torch.where(front, 0.05 + 0.5 * (y + 1.75).clamp(min=0), -everywhere)
-    opening = torch.where(front, side - throat, everywhere)
-    tip = 0.24 * smoothstep(0.55, 0.25, side) * smoothstep(-0.3, 0.0, suit.z)
-    leaf = least(suit.below(-1.00, -0.66), -suit.outside(0.66 + tip), opening)
-    shirt = least(suit.below(-1.10, -0.78), sleeves, torch.where(front, side - 0.5 * (y + 1.75), everywhere))
+    gap = torch.where(front, side - 0.04 - 0.42 * (y + 1.85).clamp(min=0), everywhere)
+    tip = 0.26 * smoothstep(0.60, 0.30, side) * smoothstep(0.0, 0.3, suit.z)
+    leaf = least(suit.below(-1.14, -0.70), -suit.outside(0.74 + tip), gap)
+    shirt = least(suit.below(-1.22, -0.80), sleeves, torch.where(front, side - 0.42 * (y + 1.85), everywhere))
     layers = [_Layer(shirt, 0.045, second=second), _Layer(leaf, 0.10, second=second, band=0.04)]
     if garment == "jacket":
-        line = 0.05 + 0.30 * (y + 3.3).clamp(min=0)
+        line = 0.05 + 0.32 * (y + 3.4).clamp(min=0)
         open_front = torch.where(front, side - line, everywhere)
-        lapel = torch.where(front, line + 0.36 - 0.10 * (y + 3.3).clamp(min=0) - side, -suit.outside(0.82))
-        collar = least(suit.below(-1.06, -0.72), open_front, torch.maximum(lapel, -suit.outside(0.80)))
-        layers.append(_Layer(least(suit.neckline(0.60), sleeves, open_front), 0.12))
+        lapel = torch.where(front, line + 0.36 - 0.12 * (y + 3.4).clamp(min=0) - side, -suit.outside(0.90))
+        collar = least(suit.below(-1.20, -0.76), open_front, torch.maximum(lapel, -suit.outside(0.88)))
+        layers.append(_Layer(least(suit.neckline(0.66), sleeves, open_front), 0.12))
         layers.append(_Layer(collar, 0.16, band=0.03))
     return layers
 
@@ -282,6 +273,7 @@ def shade(points: SurfacePoints) -> Surface:
     clothes = [p.appearance.clothes for p in points.people]
     first_colour = points.gather([linear_colour(c.colour) for c in clothes])
     second_colour = points.gather([linear_colour(c.second_colour) for c in clothes])
+    fabric = fabric.round()
     # Stripes as wide as a finger, fading to their mean where a pixel cannot show them.
     wave = torch.sin(along * (2 * np.pi / 0.62))
     soft = 0.12 + 6 * points.footprint
@@ -305,9 +297,7 @@ def weave(points: SurfacePoints, albedo: Tensor, fabric: Tensor, band: Tensor, i
     shadow = 1 - 0.28 * seam - 0.10 * knit * fine * (0.5 - 0.5 * ribs)
     normal = points.normal + 0.13 * folds
     across = torch.stack([around.cos(), torch.zeros_like(around), -around.sin()], 1)
-    normal = unit(
-        normal + (0.22 * knit * fine * torch.sin(torch.acos(ribs.clamp(-0.999, 0.999))))[:, None] * across
-    )
+    normal = unit(normal + (0.22 * knit * fine * torch.sin(torch.acos(ribs.clamp(-0.999, 0.999))))[:, None] * across)
     return Surface(
         albedo=(albedo * (shadow * (1 + 0.04 * threads * fine))[:, None]).clamp(0, 1),
         specular=points.constant(0.04),

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from trainers.people.hairstyles import HairStyle
-from trainers.people.scalp import Skull, Torso, above_hairline, azimuth, interpolate
-from trainers.people.surface import smoothstep, unit
+from trainers.people.scalp import KNOTS, Guides
+from trainers.people.skull import CENTRE, Skull, Torso
 
-KNOTS = 16
-_STEPS = 9  # of growing; the path is then smoothed into KNOTS
+# Steps of growing; the path is then smoothed into KNOTS.
+_STEPS, _SHORT_STEPS = 9, 6
 _WHORL = (0.08, 1.30, -0.45)
 # Half the width of the face that hanging hair leaves free, by height.
 _FACE_HEIGHT = (-1.2, -0.8, -0.3, 0.3, 0.7, 0.95, 1.1)
@@ -25,166 +24,162 @@ _TIE = {"tail": (0.0, 0.62, -1.22), "bun": (0.0, 0.75, -1.22)}
 
 @dataclass(frozen=True, eq=False)
 class Locks:
-    """knots: (locks, KNOTS, 3) head units, root first; layer: (locks,) 0 at the scalp .. 1 outermost."""
+    """knots: (locks, KNOTS, 3) float32 head units, root first; layer: (locks,) 0 at the scalp .. 1
+    outermost."""
 
-    knots: Tensor
-    layer: Tensor
+    knots: np.ndarray
+    layer: np.ndarray
 
 
 def comb(
     style: HairStyle,
-    root: Tensor,
-    normal: Tensor,
-    template: Tensor,
+    root: np.ndarray,
+    guides: Guides,
     skull: Skull,
     torso: Torso | None,
     rng: np.random.Generator,
     *,
     pressed_above: tuple[float, float] | None = None,
 ) -> Locks:
-    """Locks from (n, 3) roots and outward normals in head units; template: (n, 3) the same roots on the
-    template.
+    """Locks that grow from (locks, 3) roots in head units.
 
     pressed_above: (height, slope): under a hat, hair above height + slope * z lies flat.
     """
-    count, device = len(root), root.device
-
-    def random(*shape: int) -> Tensor:
-        return torch.from_numpy(rng.random(shape)).to(device, torch.float32)
-
-    layer, jitter, ahead_draw, side_draw, cut_draw = random(5, count)
-    inside = above_hairline(template)
-    on_top = smoothstep(0.55, 1.05, template[:, 1])
-    ahead = azimuth(template)
+    count = len(root)
+    layer, jitter, ahead_draw, side_draw, cut_draw = rng.random((5, count), dtype=np.float32)
+    start_x, start_y, start_z = guides.template.T
+    on_top = _ramp(0.55, 1.05, start_y)
     length = style.length * (style.sides + (1 - style.sides) * on_top) * (0.85 + 0.3 * jitter)
     if not style.long and not style.tied:
         # Clippers: short towards the lower edge, so that sides and nape taper.
-        taper = 0.3 + 0.7 * smoothstep(0.0, 0.5, inside)
-        length = length * torch.where(template[:, 1] < 0.6, taper, torch.ones_like(taper))
-    away_side = torch.where(template[:, 0] + 0.06 * (side_draw - 0.5) > style.parting, 1.0, -1.0)
-    fringe = torch.zeros(count, dtype=torch.bool, device=device)
+        length = length * np.where(start_y < 0.6, 0.3 + 0.7 * _ramp(0.0, 0.5, guides.inside), 1)
+    away_side = np.where(start_x + 0.06 * (side_draw - 0.5) > style.parting, 1.0, -1.0).astype(np.float32)
+    fringe = np.zeros(count, dtype=bool)
     if style.fringe is not None:
-        fringe = (ahead < 0.85) & (template[:, 1] > 0.85) & (template[:, 2] > 0.2)
-    in_front = ahead + 0.5 * (ahead_draw - 0.5) < 1.55
+        fringe = (guides.azimuth < 0.85) & (start_y > 0.85) & (start_z > 0.2)
+    in_front = guides.azimuth + 0.5 * (ahead_draw - 0.5) < 1.55
+    hangs_anywhere = fringe | (start_y < -0.2)
     thickness = style.volume * (0.25 + 0.75 * layer)
-    whorl = torch.tensor(_WHORL, device=device)
-    parted = away_side * style.side
-    along_head = torch.stack([torch.zeros_like(on_top), style.up * on_top, -style.back * on_top], 1)
-    tie = torch.tensor(_TIE[style.tied], device=device) if style.tied else None
+    tie = np.array(_TIE[style.tied], dtype=np.float32) if style.tied else None
     weight = style.gravity * min(style.length / 0.35, 1.0)
-
     # Long hair bends near the head and hangs straight below it: short steps first.
-    uneven = min(style.length / 3, 1.0)
-    shares = 1 + uneven * np.linspace(-0.75, 0.75, _STEPS)
-    point, heading = root, unit(normal * style.lift + 0.15 * (random(count, 3) - 0.5))
-    path = [point]
-    for k in range(1, _STEPS + 1):
-        t = k / _STEPS
-        step = (length * float(shares[k - 1] / _STEPS))[:, None]
-        keep = torch.exp(step / -(0.04 + 0.1 * style.lift))
-        height = point[:, 1]
+    steps = _STEPS if style.long or style.tied else _SHORT_STEPS
+    shares = (1 + min(style.length / 3, 1.0) * np.linspace(-0.75, 0.75, steps)) / steps
+
+    x, y, z = root.T
+    heading = _unit(*(_outward(x, y, z) * style.lift + 0.15 * (rng.random((3, count), dtype=np.float32) - 0.5)))
+    path = [(x, y, z)]
+    for k in range(1, steps + 1):
+        t = k / steps
+        step = length * np.float32(shares[k - 1])
+        keep = np.exp(step / -(0.04 + 0.1 * style.lift))
         if tie is not None:
-            want = unit(tie - point)
+            want = _unit(tie[0] - x, tie[1] - y, tie[2] - z)
+            step = np.minimum(step, 0.9 * np.sqrt((tie[0] - x) ** 2 + (tie[1] - y) ** 2 + (tie[2] - z) ** 2))
         else:
-            want = style.crown * unit(point - whorl) + along_head
-            want[:, 0] += parted * _ramp(0.2, 0.9, height)
+            want = style.crown * _unit(x - _WHORL[0], y - _WHORL[1], z - _WHORL[2])
+            want[0] += style.side * away_side * _ramp(0.2, 0.9, y)
+            want[1] += style.up * on_top
+            want[2] -= style.back * on_top
             if style.fringe is not None:
-                over = torch.stack(
-                    [0.15 * point[:, 0], -0.2 - 0.8 * _ramp(0.9, 1.15, point[:, 2]), 0 * height + 0.9], 1
-                )
-                want = torch.where(fringe[:, None], over, want)
+                over = np.stack([0.15 * x, -0.2 - 0.8 * _ramp(0.9, 1.15, z), np.full_like(x, 0.9)])
+                want = np.where(fringe, over, want)
             if style.crown == 0:
-                want = want + 0.6 * unit(point - skull.centre)
-            want = unit(want)
+                want = want + 0.6 * _outward(x, y, z)
+            want = _unit(*want)
             if style.long:
-                hanging = _ramp(0.85, 0.2, height)[:, None]
-                want = want * (1 - 0.97 * hanging)
+                hanging = _ramp(0.85, 0.2, y)
+                want *= 1 - 0.97 * hanging
                 keep = keep * (1 - 0.5 * hanging)
-            want[:, 1] -= weight * (0.4 + 1.2 * t)
-        heading = unit(torch.lerp(want, heading, keep))
-        point = point + step * heading
+            want[1] -= weight * (0.4 + 1.2 * t)
+        heading = _unit(*(want + (heading - want) * keep))
+        x, y, z = x + step * heading[0], y + step * heading[1], z + step * heading[2]
 
         # Hair lies on the head at the height of its layer; below the ears long hair hangs free.
-        distance, skin = skull.at(point)
-        risen = min(t * max(style.length, 0.3) / 0.2, 1.0)
-        gap = thickness * risen
+        distance, skin = skull.at(x, y, z)
+        gap = thickness * min(t * max(style.length, 0.3) / 0.2, 1.0)
         if pressed_above is not None:
-            flat = smoothstep(0.0, 0.12, point[:, 1] - pressed_above[0] - pressed_above[1] * point[:, 2])
+            flat = _ramp(0.0, 0.12, y - pressed_above[0] - pressed_above[1] * z)
             gap = gap * (1 - flat) + 0.02 * flat
-        least = torch.where(point[:, 1] > -0.75, skin + gap, torch.zeros_like(skin))
-        slack = (1 - _ramp(0.1, 0.5, point[:, 1])) * 9 if style.long else 0.0
-        radius = torch.maximum(torch.minimum(distance, skin + gap + 0.03 + slack), least)
-        point = skull.centre + (point - skull.centre) * (radius / distance)[:, None]
+        near = skin + gap
+        far = near + 0.03 + (9 * (1 - _ramp(0.1, 0.5, y)) if style.long else 0.0)
+        scale = np.maximum(np.minimum(distance, far), np.where(y > -0.75, near, 0)) / distance
+        x, y, z = x * scale, CENTRE[1] + (y - CENTRE[1]) * scale, z * scale
         if style.long:
-            point = _around_neck(point, thickness)
+            x, z = _around_neck(x, y, z, thickness)
             if torso is not None:
-                point = torso.drape(point, in_front, 0.05 + 0.12 * layer)
-        if tie is None:
-            point = _off_the_face(point, layer, fringe | (template[:, 1] < -0.2), away_side)
-        heading = unit(point - path[-1])
-        path.append(point)
-    knots = torch.einsum("kp,npc->nkc", _smoothing(device), torch.stack(path, 1))
+                z = torso.drape(x, y, z, in_front, 0.05 + 0.12 * layer)
+        if tie is None and style.length > 0.5:
+            x, z = _off_the_face(x, y, z, layer, hangs_anywhere, away_side)
+        last = path[-1]
+        heading = _unit(x - last[0], y - last[1], z - last[2])
+        path.append((x, y, z))
+    knots = np.einsum("kp,pcn->nkc", _smoothing(steps), np.array(path, dtype=np.float32))
     if style.long or style.fringe is not None:
-        ends = torch.full((count,), style.cut if style.long else -9.0, device=device)
+        ends = np.full(count, style.cut if style.long else -9.0)
         if style.fringe is not None:
-            ends = torch.where(fringe, torch.full_like(ends, style.fringe), ends)
+            ends = np.where(fringe, style.fringe, ends)
         knots = cut_below(knots, ends + 0.08 * (cut_draw - 0.5))
-    return Locks(knots, layer)
+    return Locks(knots.astype(np.float32), layer)
 
 
-def _ramp(low: float, high: float, x: Tensor) -> Tensor:
-    return ((x - low) * (1 / (high - low))).clamp(0, 1)
+def _unit(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    return np.stack([x, y, z]) / np.maximum(np.sqrt(x * x + y * y + z * z), 1e-9)
 
 
-def _smoothing(device: torch.device) -> Tensor:
-    """(KNOTS, _STEPS + 1) weights that resample a path and round its corners (a quadratic B-spline with fixed
+def _outward(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    return _unit(x, y - CENTRE[1], z)
+
+
+def _ramp(low: float, high: float, x: np.ndarray) -> np.ndarray:
+    return np.clip((x - low) * (1 / (high - low)), 0, 1)
+
+
+@cache
+def _smoothing(steps: int) -> np.ndarray:
+    """(KNOTS, steps + 1) weights that resample a path and round its corners (a quadratic B-spline with fixed
     ends)."""
-    place = np.linspace(0, _STEPS, KNOTS)[:, None]
-    distance = np.abs(place - np.arange(_STEPS + 1)[None])
+    place = np.linspace(0, steps, KNOTS)[:, None]
+    distance = np.abs(place - np.arange(steps + 1)[None])
     weights = np.where(distance < 0.5, 0.75 - distance**2, np.clip(1.5 - distance, 0, None) ** 2 / 2)
     weights[0], weights[-1] = 0, 0
     weights[0, 0] = weights[-1, -1] = 1
-    weights /= weights.sum(1, keepdims=True)
-    return torch.from_numpy(weights).to(device, torch.float32)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def cut_below(knots: Tensor, height: Tensor) -> Tensor:
+def cut_below(knots: np.ndarray, height: np.ndarray) -> np.ndarray:
     """(n, k, 3) curves shortened to where they first pass below (n,) height, with k knots again."""
     count = knots.shape[1]
     below = knots[..., 1] < height[:, None]
     crosses = below.any(1)
-    after = torch.where(
-        crosses, below.float().argmax(1), torch.full_like(height, count - 1, dtype=torch.long)
-    ).clamp(min=1)
-    rows = torch.arange(len(knots), device=knots.device)
+    after = np.maximum(np.where(crosses, below.argmax(1), count - 1), 1)
+    rows = np.arange(len(knots))
     above, under = knots[rows, after - 1, 1], knots[rows, after, 1]
-    share = torch.where(
-        crosses, ((above - height) / (above - under).clamp(min=1e-4)).clamp(0, 1), torch.ones_like(above)
-    )
-    place = torch.linspace(0, 1, count, device=knots.device) * (after - 1 + share)[:, None]
-    first = place.long().clamp(max=count - 2)
-    index = first[..., None].expand(-1, -1, 3)
-    return torch.lerp(knots.gather(1, index), knots.gather(1, index + 1), (place - first)[..., None])
+    share = np.where(crosses, np.clip((above - height) / np.maximum(above - under, 1e-4), 0, 1), 1)
+    place = np.linspace(0, 1, count)[None] * (after - 1 + share)[:, None]
+    first = np.minimum(place.astype(np.int64), count - 2)
+    rest = (place - first)[..., None]
+    return knots[rows[:, None], first] * (1 - rest) + knots[rows[:, None], first + 1] * rest
 
 
-def _around_neck(point: Tensor, thickness: Tensor) -> Tensor:
-    x, y, z = point.unbind(1)
+def _around_neck(x: np.ndarray, y: np.ndarray, z: np.ndarray, thickness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     z = z + 0.15
-    distance = torch.hypot(x, z).clamp(min=1e-4)
-    scale = torch.where(y < -0.45, ((0.62 + 0.3 * thickness) / distance).clamp(min=1), torch.ones_like(y))
-    return torch.stack([x * scale, y, z * scale - 0.15], 1)
+    away = np.maximum((0.62 + 0.3 * thickness) / np.maximum(np.hypot(x, z), 1e-4), 1)
+    scale = np.where(y < -0.45, away, 1)
+    return x * scale, z * scale - 0.15
 
 
-def _off_the_face(point: Tensor, layer: Tensor, exempt: Tensor, away_side: Tensor) -> Tensor:
-    x, y, z = point.unbind(1)
-    half = interpolate(y, _FACE_HEIGHT, _FACE_HALF_WIDTH) + 0.12 * layer
-    over = (z > 0.25) & (x.abs() < half) & ~exempt
-    x = torch.where(over, torch.where(x.abs() < 1e-3, away_side, x.sign()) * half, x)
-    z = torch.where((y < 0.35) & (y > -0.8) & ~exempt, torch.minimum(z, 0.55 - 0.1 * layer), z)
-    return torch.stack([x, y, z], 1)
+def _off_the_face(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, layer: np.ndarray, exempt: np.ndarray, away_side: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    half = np.interp(y, _FACE_HEIGHT, _FACE_HALF_WIDTH) + 0.12 * layer
+    over = (z > 0.25) & (np.abs(x) < half) & ~exempt
+    x = np.where(over, np.where(np.abs(x) < 1e-3, away_side, np.sign(x)) * half, x)
+    beside = (y < 0.35) & (y > -0.8) & ~exempt
+    return x, np.where(beside, np.minimum(z, 0.55 - 0.1 * layer), z)
 
 
-def tied_ends(style: HairStyle, count: int, rng: np.random.Generator, device: torch.device) -> Tensor:
+def tied_ends(style: HairStyle, count: int, rng: np.random.Generator) -> np.ndarray:
     """(count, KNOTS, 3) strands of the tail or the bun beyond the tie."""
     t = np.linspace(0, 1, KNOTS)[None, :]
     centre = np.array(_TIE[style.tied])
@@ -202,8 +197,6 @@ def tied_ends(style: HairStyle, count: int, rng: np.random.Generator, device: to
         length = rng.uniform(1.5, 2.3, (count, 1))
         out = np.minimum(t * 4, 1)
         knots = centre + spread * 0.08 + (np.array([0.0, 0.25, -1.0]) + 0.3 * spread) * 0.25 * out[..., None]
-        knots = (
-            knots + spread * [0.30, 0.05, 0.18] * np.sin(math.pi * np.minimum(0.8 * t + 0.05, 1))[..., None]
-        )
+        knots = knots + spread * [0.30, 0.05, 0.18] * np.sin(math.pi * np.minimum(0.8 * t + 0.05, 1))[..., None]
         knots[..., 1] -= length * np.maximum(t - 0.08, 0) ** 1.1
-    return torch.from_numpy(knots).to(device, torch.float32)
+    return knots.astype(np.float32)

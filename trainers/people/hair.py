@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from trainers.people.beard import facial_cover, facial_hair
-from trainers.people.combing import KNOTS, comb, tied_ends
+from trainers.people.combing import comb, tied_ends
 from trainers.people.hairstyles import STYLES, HairStyle, style_at_age
 from trainers.people.identity import Person
 from trainers.people.mesh import Body
-from trainers.people.scalp import ROOTS, HeadFrame, Torso, above_hairline
+from trainers.people.scalp import KNOTS, LOCKS, ROOTS, HeadFrame, above_hairline
+from trainers.people.skull import CENTRE, Skull
 from trainers.people.strands import BROW, HEAD, Strands
 from trainers.people.surface import Surface, SurfacePoints, mix, smoothstep, unit
 
 GREY = (0.42, 0.42, 0.43)
-_STRANDS_PER_SAMPLE = 16  # of head width; a lock stays as dense at every picture size
+_STRANDS_PER_SAMPLE = 12  # of head width; a lock stays as dense at every picture size
 _FEWEST = 500
 
 
@@ -38,9 +39,7 @@ class Growth:
         late = min(max((look.age - 24) / 40, 0.0), 1.0)
         strength = max(draw[0] - 0.35, 0.0) / 0.65 * (0.25 if identity.female else 1.0)
         crown = strength * late * 1.2 - 0.35 if draw[1] < 0.6 and not identity.female else 0.0
-        return cls(
-            STYLES[style_at_age(look.hair_style, look.age)], strength * late + 0.08 * draw[2], max(crown, 0.0)
-        )
+        return cls(STYLES[style_at_age(look.hair_style, look.age)], strength * late + 0.08 * draw[2], max(crown, 0.0))
 
 
 def strands(body: Body, samples_per_dm: float) -> list[Strands]:
@@ -64,56 +63,39 @@ def hair_strands(body: Body, frame: HeadFrame, samples_per_dm: float) -> Strands
     hat = person.appearance.hat
     pressed = None if hat is None else hat.rim
     roots = scalp.roots
-    torso = Torso(head[mesh.vertices_of("body")]) if style.long and style.cut < -0.9 else None
+    torso = scalp.torso(head) if style.long and style.cut < -0.9 else None
     skull = scalp.skull(head)
     root = roots.on(head)
-    guide = root[roots.guide]
-    locks = comb(
-        style,
-        guide,
-        unit(guide - skull.centre),
-        roots.template[roots.guide],
-        skull,
-        torso,
-        rng,
-        pressed_above=pressed,
-    )
-
-    def random(*shape: int) -> Tensor:
-        return torch.from_numpy(rng.random(shape)).to(device, torch.float32)
-
+    locks = comb(style, root[roots.guide].cpu().numpy(), scalp.guides, skull, torso, rng, pressed_above=pressed)
+    lock_knots, lock_layer = (torch.from_numpy(a).to(device) for a in (locks.knots, locks.layer))
     # All roots draw, whatever the picture size: the same person has the same locks in a small and a large
     # picture.
-    tone, layer, phase, pigment, scatter = random(5, ROOTS)
-    lock_phase, lock_turns, lock_tone = random(3, len(roots.guide))
-    jitter = random(ROOTS, 1, 3) - 0.5
-    wanted = int(min(max(_STRANDS_PER_SAMPLE * 1.7 * frame.size * samples_per_dm, _FEWEST), ROOTS))
-    grows = above_hairline(roots.template[:wanted], growth.recession, growth.thin_crown) > 0.05 * (
-        scatter[:wanted] - 0.4
-    )
-    kept = grows.nonzero()[:, 0]
+    tone, layer, phase, pigment, scatter, reach = scalp.draws.roll(int(rng.integers(ROOTS)), 1)
+    lock_phase, lock_turns, lock_tone = torch.from_numpy(rng.random((3, LOCKS))).to(device, torch.float32)
+    density = _STRANDS_PER_SAMPLE * (0.75 if style.long else 1.0)
+    wanted = int(min(max(density * 1.7 * frame.size * samples_per_dm, _FEWEST), ROOTS))
+    inside = above_hairline(roots.template[:wanted], growth.recession, growth.thin_crown)
+    kept = (inside > 0.05 * (scatter[:wanted] - 0.4)).nonzero()[:, 0]
     lock = roots.lock[kept]
-    root = root[kept]
     t = torch.linspace(0, 1, KNOTS, device=device)[None, :, None]
-    guide = locks.knots[lock]
-    own = (root - guide[:, 0])[:, None] * (1 - style.clump * smoothstep(0.0, 0.8, t))
-    rough = torch.from_numpy(rng.random((len(kept), KNOTS, 3))).to(device, torch.float32) - 0.5
-    knots = guide + own + jitter[kept] * style.volume * 0.8 * smoothstep(0.0, 0.5, t)
-    knots = knots + rough * (2 * style.frizz) * smoothstep(0.0, 0.3, t)
+    guide = lock_knots[lock]
+    own = (root[kept] - guide[:, 0])[:, None] * (1 - style.clump * smoothstep(0.0, 0.8, t))
+    rough = scalp.rough[kept]
+    knots = guide + own + rough[:, :1] * (style.volume * 0.8 * smoothstep(0.0, 0.5, t))
+    knots = knots + rough * (2 * style.frizz * smoothstep(0.0, 0.3, t))
     if style.curl:
-        knots = knots + _curl(style, guide, lock_phase[lock], lock_turns[lock], phase[kept], scatter[kept])
+        knots = knots + _curl(style, guide, lock_phase[lock], lock_turns[lock], phase[kept], reach[kept])
+    if pressed is not None:
+        knots = _pressed(knots, skull, pressed)
     tone = 0.6 * (lock_tone[lock] - 0.5) + 0.6 * (tone[kept] - 0.5)
-    layer = (locks.layer[lock] + 0.3 * (layer[kept] - 0.5)).clamp(0, 1)
+    layer = (lock_layer[lock] + 0.3 * (layer[kept] - 0.5)).clamp(0, 1)
     pigment = pigment[kept]
     if style.tied and pressed is None:
-        ends = tied_ends(style, wanted // 3, rng, device)
+        ends = torch.from_numpy(tied_ends(style, wanted // 3, rng)).to(device)
+        more = scalp.draws[:3, : len(ends)]
         knots = torch.cat([knots, ends])
-        extra = random(3, len(ends))
-        tone, layer, pigment = (
-            torch.cat([tone, extra[0] * 0.7 - 0.35]),
-            torch.cat([layer, extra[1]]),
-            torch.cat([pigment, extra[2]]),
-        )
+        tone = torch.cat([tone, more[0] * 0.7 - 0.35])
+        layer, pigment = torch.cat([layer, more[1]]), torch.cat([pigment, more[2]])
     return Strands(
         knots=frame.pose(knots),
         template=knots,
@@ -124,9 +106,18 @@ def hair_strands(body: Body, frame: HeadFrame, samples_per_dm: float) -> Strands
     )
 
 
-def _curl(
-    style: HairStyle, guide: Tensor, phase: Tensor, turns: Tensor, own: Tensor, radius: Tensor
-) -> Tensor:
+def _pressed(knots: Tensor, skull: Skull, pressed_above: tuple[float, float]) -> Tensor:
+    """(n, k, 3) strands with everything above a hat's rim laid flat."""
+    flat = knots.reshape(-1, 3)
+    under = (flat[:, 1] > pressed_above[0] + pressed_above[1] * flat[:, 2] - 0.06).nonzero()[:, 0]
+    distance, skin = skull.at(*flat[under].T.cpu().numpy())
+    shrink = torch.from_numpy(np.minimum((skin + 0.03) / distance, 1)).to(flat)
+    centre = torch.from_numpy(CENTRE).to(knots.device)
+    flat[under] = centre + (flat[under] - centre) * shrink[:, None]
+    return flat.reshape(knots.shape)
+
+
+def _curl(style: HairStyle, guide: Tensor, phase: Tensor, turns: Tensor, own: Tensor, radius: Tensor) -> Tensor:
     """(n, KNOTS, 3) offsets that wind strands around their lock."""
     t = torch.linspace(0, 1, KNOTS, device=guide.device)[None, :]
     chord = unit(guide[:, -1] - guide[:, 0])
@@ -138,9 +129,7 @@ def _curl(
         + 0.9 * own[:, None]
     )
     amplitude = style.curl * smoothstep(0.0, 0.25, t) * (0.6 + 0.8 * radius[:, None])
-    return (amplitude * angle.cos())[..., None] * across[:, None] + (amplitude * angle.sin())[
-        ..., None
-    ] * over[:, None]
+    return (amplitude * angle.cos())[..., None] * across[:, None] + (amplitude * angle.sin())[..., None] * over[:, None]
 
 
 def shade(points: SurfacePoints) -> Surface:
@@ -185,10 +174,7 @@ def scalp_cover(points: SurfacePoints, noise: Tensor) -> tuple[Tensor, Tensor]:
         identity, age = person.identity, person.appearance.age
         grey = identity.grey_at(age)
         colours.append(
-            [
-                0.5 * (c * (1 - grey) + 0.7 * g * grey)
-                for c, g in zip(identity.pigment_at(age), GREY, strict=True)
-            ]
+            [0.5 * (c * (1 - grey) + 0.7 * g * grey) for c, g in zip(identity.pigment_at(age), GREY, strict=True)]
         )
     inside = above_hairline(
         points.template,

@@ -46,9 +46,7 @@ class HairStyle:
 
 STYLES: dict[str, HairStyle] = {
     "bald": HairStyle(words="no hair", length=0.0, volume=0.0),
-    "buzz": HairStyle(
-        words="buzz-cut hair", length=0.10, volume=0.05, lift=0.7, gravity=0.0, clump=0.1, frizz=0.01
-    ),
+    "buzz": HairStyle(words="buzz-cut hair", length=0.10, volume=0.05, lift=0.7, gravity=0.0, clump=0.1, frizz=0.01),
     "short": HairStyle(
         words="short cropped hair",
         length=0.36,
@@ -103,7 +101,7 @@ STYLES: dict[str, HairStyle] = {
         fringe=0.72,
         lift=0.4,
         gravity=0.3,
-        clump=0.7,
+        clump=0.45,
     ),
     "short curls": HairStyle(
         words="short curly hair",
@@ -155,7 +153,7 @@ STYLES: dict[str, HairStyle] = {
         fringe=0.70,
         lift=0.4,
         gravity=0.3,
-        clump=0.7,
+        clump=0.45,
     ),
     "bob": HairStyle(
         words="a bob",
@@ -204,7 +202,7 @@ STYLES: dict[str, HairStyle] = {
         cut=-2.4,
         fringe=0.62,
         lift=0.35,
-        clump=0.6,
+        clump=0.45,
     ),
     "long waves": HairStyle(
         words="long wavy hair",
@@ -231,23 +229,24 @@ STYLES: dict[str, HairStyle] = {
         cut=-1.6,
         lift=0.7,
         clump=0.85,
-        curl=0.09,
-        turns=7.0,
+        curl=0.10,
+        turns=4.2,
         frizz=0.05,
     ),
     "ponytail": HairStyle(
         words="a ponytail",
         length=2.3,
-        volume=0.08,
+        volume=0.06,
         lift=0.2,
         gravity=0.0,
-        clump=0.4,
+        clump=0.2,
+        frizz=0.008,
         tied="tail",
         curl=0.01,
         turns=2.0,
     ),
     "bun": HairStyle(
-        words="hair tied in a bun", length=2.3, volume=0.08, lift=0.2, gravity=0.0, clump=0.4, tied="bun"
+        words="hair tied in a bun", length=2.3, volume=0.06, lift=0.2, gravity=0.0, clump=0.2, frizz=0.008, tied="bun"
     ),
 }
 
@@ -298,6 +297,13 @@ _FOR_CHILDREN = {
     "pixie": "bob with fringe",
     "buzz": "short",
 }
+_FOR_OLD_AGE = {
+    "long": "shoulder",
+    "long waves": "shoulder",
+    "long with fringe": "bob with fringe",
+    "long curls": "short curls",
+    "ponytail": "bun",
+}
 
 
 def sample_hair_style(rng: np.random.Generator, *, female: bool, african: float) -> str:
@@ -308,10 +314,10 @@ def sample_hair_style(rng: np.random.Generator, *, female: bool, african: float)
 
 
 def style_at_age(style: str, age: float) -> str:
-    """The style that the wearer of `style` has at `age`: children do not shave their heads, toddlers' hair is
-    short."""
+    """The style that the wearer of `style` has at `age`: toddlers' hair is short, children do not shave
+    their heads, and few wear their hair long when they are old."""
     if age < 3:
-        return {"afro": "short afro", "long curls": "short curls", "short afro": "short afro"}.get(
-            style, "fringe crop"
-        )
-    return _FOR_CHILDREN.get(style, style) if age < 12 else style
+        return {"afro": "short afro", "long curls": "short curls", "short afro": "short afro"}.get(style, "fringe crop")
+    if age < 12:
+        return _FOR_CHILDREN.get(style, style)
+    return _FOR_OLD_AGE.get(style, style) if age > 62 else style

@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainers.people.skull import CENTRE, LATITUDES, LONGITUDES, Skull, Torso
 from trainers.people.surface import smoothstep
 
 if TYPE_CHECKING:
     from trainers.people.mesh import Body, PeopleMesh
 
 LOCKS, ROOTS = 320, 4500
-_LATITUDES, _LONGITUDES = 24, 48
-_CENTRE = (0.0, 0.35, 0.0)
+KNOTS = 16  # of each strand of head hair
 _CROWN_HEIGHT = 1.45  # of the joint "head-2" on the template
 _CROWN = (0.0, 1.12, -0.62)
 # Azimuth from straight ahead -> height where hair begins: forehead, temples, sideburn, over and behind the
@@ -47,9 +47,7 @@ def azimuth(points: Tensor) -> Tensor:
     return torch.atan2(points[..., 0].abs(), points[..., 2])
 
 
-def above_hairline(
-    points: Tensor, recession: Tensor | float = 0.0, thin_crown: Tensor | float = 0.0
-) -> Tensor:
+def above_hairline(points: Tensor, recession: Tensor | float = 0.0, thin_crown: Tensor | float = 0.0) -> Tensor:
     """Signed distance (about dm) of (..., 3) template points from the edge of the hair, positive where hair
     grows.
 
@@ -62,9 +60,7 @@ def above_hairline(
     line = line + recession * (0.16 * smoothstep(1.0, 0.6, ahead) + 0.24 * temple)
     inside = points[..., 1] - line
     patch = (points - torch.tensor(_CROWN, device=points.device)).norm(dim=-1) - 0.85 * thin_crown
-    return torch.where(
-        torch.as_tensor(thin_crown, device=points.device) > 0, torch.minimum(inside, patch), inside
-    )
+    return torch.where(torch.as_tensor(thin_crown, device=points.device) > 0, torch.minimum(inside, patch), inside)
 
 
 class HeadFrame:
@@ -82,7 +78,7 @@ class HeadFrame:
     def pose(self, points: Tensor) -> Tensor:
         """(..., 3) head units -> posed positions in the person's space."""
         flat = points.reshape(-1, 3)
-        return self._body.pose(flat * self.size + self._origin, flat).reshape(points.shape)
+        return self._body.pose(flat * self.size + self._origin, flat, arms=False).reshape(points.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +120,19 @@ def scatter_roots(mesh: PeopleMesh, region: Tensor, count: int, locks: int, *, s
     return Roots(*(t.to(mesh.device) for t in (faces, weights, template, lock, guide)))
 
 
+@dataclass(frozen=True, eq=False)
+class Guides:
+    """What combing needs to know of the roots in the middle of each lock, as arrays. template: (locks, 3);
+    azimuth and inside, the distance from the edge of the hair: (locks,)."""
+
+    template: np.ndarray
+    azimuth: np.ndarray
+    inside: np.ndarray
+
+
 class Scalp:
-    """Roots of the head hair of a mesh, and the rays along which its skull is measured. Made once per
-    mesh."""
+    """Roots of the head hair of a mesh, random numbers for their strands, and the rays along which its skull
+    is measured. Made once per mesh."""
 
     def __init__(self, mesh: PeopleMesh) -> None:
         skin = mesh.faces_of("body")
@@ -134,7 +140,19 @@ class Scalp:
         ears = mesh.masks["ears"][skin].amax(1) > 0.3
         region = (above_hairline(centre) > -0.02) & (centre[:, 1] > -0.5) & ~ears
         self.roots = scatter_roots(mesh, skin[region], ROOTS, LOCKS, seed=5)
-        self._centre = torch.tensor(_CENTRE, device=mesh.device)
+        guides = self.roots.template[self.roots.guide]
+        self.guides = Guides(
+            *(a.cpu().numpy() for a in (guides, azimuth(guides), above_hairline(guides))),
+        )
+        rng = np.random.default_rng(8)
+        # Differences between single strands are the same for everybody; what tells people apart are the
+        # locks.
+        self.draws = torch.from_numpy(rng.random((6, ROOTS))).to(mesh.device, torch.float32)
+        self.rough = torch.from_numpy(rng.random((ROOTS, KNOTS, 3)) - 0.5).to(mesh.device, torch.float32)
+        body = mesh.vertices_of("body")
+        x, y = mesh.template[body, 0].abs(), mesh.template[body, 1]
+        self._trunk = body[(y < -0.6) & (y > -4.0) & (x < 2.3)]
+        self._centre = torch.tensor(CENTRE, device=mesh.device)
         self._nearest, self._share = self._measure(mesh)
 
     def _measure(self, mesh: PeopleMesh) -> tuple[Tensor, Tensor]:
@@ -142,8 +160,8 @@ class Scalp:
         candidates = torch.zeros_like(outer)
         candidates[mesh.vertices_of("body")] = True
         candidates = (candidates & outer & ((mesh.template - self._centre).norm(dim=1) > 0.6)).nonzero()[:, 0]
-        latitude = (torch.arange(_LATITUDES) + 0.5) / _LATITUDES * math.pi
-        longitude = torch.arange(_LONGITUDES + 1) / _LONGITUDES * 2 * math.pi
+        latitude = (torch.arange(LATITUDES) + 0.5) / LATITUDES * math.pi
+        longitude = torch.arange(LONGITUDES + 1) / LONGITUDES * 2 * math.pi
         down, around = torch.meshgrid(latitude, longitude, indexing="ij")
         directions = torch.stack([down.sin() * around.sin(), down.cos(), down.sin() * around.cos()], -1)
         towards = F.normalize(mesh.template[candidates] - self._centre, dim=1)
@@ -152,55 +170,11 @@ class Scalp:
         share = 1 / (near.values + 0.01)
         return candidates[near.indices], share / share.sum(1, keepdim=True)
 
+    def torso(self, head: Tensor) -> Torso:
+        """The trunk of (vertices, 3) positions in head units."""
+        return Torso(head[self._trunk].cpu().numpy())
+
     def skull(self, head: Tensor) -> Skull:
         """The skull of (vertices, 3) positions in head units."""
         radius = ((head[self._nearest] - self._centre).norm(dim=-1) * self._share).sum(1)
-        return Skull(radius.reshape(1, 1, _LATITUDES, _LONGITUDES + 1), self._centre)
-
-
-@dataclass(frozen=True, eq=False)
-class Skull:
-    """Distance of the skin from `centre` by direction."""
-
-    radius: Tensor
-    centre: Tensor
-
-    def at(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance from the centre of (n, 3) points, and of the skin in their direction, (n,) each."""
-        offset = points - self.centre
-        distance = offset.norm(dim=1)
-        down = torch.acos((offset[:, 1] / distance).clamp(-1, 1)) * (2 / math.pi) - 1
-        around = torch.remainder(torch.atan2(offset[:, 0], offset[:, 2]) / (2 * math.pi), 1.0)
-        column = ((around * _LONGITUDES + 0.5) / (_LONGITUDES + 1)) * 2 - 1
-        grid = torch.stack([column, down], 1)[None, None]
-        skin = F.grid_sample(self.radius, grid, padding_mode="border", align_corners=False)
-        return distance, skin[0, 0, 0]
-
-
-class Torso:
-    """Front and back of the shoulders and chest as relief maps, for hair that falls on them."""
-
-    _CELL, _COLUMNS, _ROWS, _TOP, _LEFT = 0.2, 24, 20, -0.7, -2.4
-
-    def __init__(self, head: Tensor) -> None:
-        kept = (head[:, 1] < self._TOP) & (head[:, 1] > -4.2) & (head[:, 0].abs() < 2.3)
-        z = torch.where(kept, head[:, 2], torch.full_like(head[:, 2], -9.0))
-        back = torch.where(kept, -head[:, 2], torch.full_like(head[:, 2], -9.0))
-        empty = torch.full((self._ROWS * self._COLUMNS,), -9.0, device=head.device)
-        cell = self._cell(head)
-        relief = torch.stack([empty.scatter_reduce(0, cell, side, "amax") for side in (z, back)])
-        self._relief = F.max_pool2d(relief.reshape(1, 2, self._ROWS, self._COLUMNS), 3, 1, 1).reshape(2, -1)
-
-    def _cell(self, points: Tensor) -> Tensor:
-        column = ((points[:, 0] - self._LEFT) / self._CELL).long().clamp(0, self._COLUMNS - 1)
-        row = ((self._TOP - points[:, 1]) / self._CELL).long().clamp(0, self._ROWS - 1)
-        return row * self._COLUMNS + column
-
-    def drape(self, points: Tensor, ahead: Tensor, gap: Tensor) -> Tensor:
-        """(n, 3) points moved in front of the body where `ahead`, else behind it, `gap` (n,) away from it."""
-        front, back = self._relief[:, self._cell(points)]
-        z = torch.where(
-            ahead, torch.maximum(points[:, 2], front + gap), torch.minimum(points[:, 2], -back - gap)
-        )
-        over = (front > -8) & (points[:, 1] < self._TOP - 0.1)
-        return torch.cat([points[:, :2], torch.where(over, z, points[:, 2])[:, None]], 1)
+        return Skull(radius.reshape(LATITUDES, LONGITUDES + 1).cpu().numpy())
