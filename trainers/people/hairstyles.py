@@ -167,7 +167,7 @@ STYLES: dict[str, HairStyle] = {
         lift=0.4,
     ),
     "bob with fringe": HairStyle(
-        words="a bob with a fringe", length=2.6, volume=0.20, gravity=0.9, cut=-0.5, fringe=0.62, lift=0.4
+        words="a bob with a fringe", length=2.6, volume=0.20, gravity=0.9, cut=-0.5, fringe=0.69, lift=0.4
     ),
     "shoulder": HairStyle(
         words="shoulder-length hair",
@@ -200,7 +200,7 @@ STYLES: dict[str, HairStyle] = {
         volume=0.18,
         gravity=0.9,
         cut=-2.4,
-        fringe=0.62,
+        fringe=0.69,
         lift=0.35,
         clump=0.45,
     ),

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.people.skull import CENTRE, LATITUDES, LONGITUDES, Skull, Torso
+from trainers.people.skull import CENTRE, Skull, Torso
 from trainers.people.surface import smoothstep
 
 if TYPE_CHECKING:
@@ -152,23 +151,9 @@ class Scalp:
         body = mesh.vertices_of("body")
         x, y = mesh.template[body, 0].abs(), mesh.template[body, 1]
         self._trunk = body[(y < -0.6) & (y > -4.0) & (x < 2.3)]
-        self._centre = torch.tensor(CENTRE, device=mesh.device)
-        self._nearest, self._share = self._measure(mesh)
-
-    def _measure(self, mesh: PeopleMesh) -> tuple[Tensor, Tensor]:
-        outer = (mesh.masks["ears"] < 0.1) & (mesh.masks["inside-mouth"] < 0.1) & (mesh.template[:, 1] > -1.3)
-        candidates = torch.zeros_like(outer)
-        candidates[mesh.vertices_of("body")] = True
-        candidates = (candidates & outer & ((mesh.template - self._centre).norm(dim=1) > 0.6)).nonzero()[:, 0]
-        latitude = (torch.arange(LATITUDES) + 0.5) / LATITUDES * math.pi
-        longitude = torch.arange(LONGITUDES + 1) / LONGITUDES * 2 * math.pi
-        down, around = torch.meshgrid(latitude, longitude, indexing="ij")
-        directions = torch.stack([down.sin() * around.sin(), down.cos(), down.sin() * around.cos()], -1)
-        towards = F.normalize(mesh.template[candidates] - self._centre, dim=1)
-        distance = torch.cdist(directions.reshape(-1, 3).to(mesh.device), towards)
-        near = distance.topk(4, largest=False)
-        share = 1 / (near.values + 0.01)
-        return candidates[near.indices], share / share.sum(1, keepdim=True)
+        outside = (mesh.masks["ears"] < 0.1) & (mesh.masks["inside-mouth"] < 0.1) & (mesh.template[:, 1] > -1.3)
+        far = (mesh.template - torch.tensor(CENTRE, device=mesh.device)).norm(dim=1) > 0.6
+        self._skin = body[(outside & far)[body]]
 
     def torso(self, head: Tensor) -> Torso:
         """The trunk of (vertices, 3) positions in head units."""
@@ -176,5 +161,4 @@ class Scalp:
 
     def skull(self, head: Tensor) -> Skull:
         """The skull of (vertices, 3) positions in head units."""
-        radius = ((head[self._nearest] - self._centre).norm(dim=-1) * self._share).sum(1)
-        return Skull(radius.reshape(LATITUDES, LONGITUDES + 1).cpu().numpy())
+        return Skull(head[self._skin].cpu().numpy())
