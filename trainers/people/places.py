@@ -17,6 +17,7 @@ from torch import Tensor
 from trainers.people import indoors, outdoors
 from trainers.people.canvas import Canvas
 from trainers.people.daylight import LIGHTS, Daylight
+from trainers.people.lighting import AreaLight, Light
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +70,21 @@ def choose_setting(seed: int, *, places: Iterable[str] | None = None, lights: It
     side = rng.choice([-1, 1])
     azimuth = side * (rng.uniform(55, 80) if light == "side" else rng.uniform(12, 62))
     backdrop = str(rng.choice(list(indoors.BACKDROPS))) if place == "studio" else None
-    words = str(rng.choice(PLACES[place].words))
     return Setting(
         seed=seed,
         place=place,
-        place_words=words.format(backdrop=backdrop, article="an" if str(backdrop)[0] in "aeiou" else "a"),
+        place_words=place_words(str(rng.choice(PLACES[place].words)), backdrop),
         light=str(light),
         light_words=str(rng.choice(kind.words)),
         azimuth=float(round(azimuth, 1)),
         elevation=float(round(rng.uniform(*kind.elevation), 1)),
         backdrop=backdrop,
     )
+
+
+def place_words(words: str, backdrop: str | None) -> str:
+    """The words of a place with the colour of the studio paper filled in."""
+    return words.format(backdrop=backdrop, article="an" if str(backdrop)[0] in "aeiou" else "a")
 
 
 def paint(
@@ -101,6 +106,33 @@ def paint(
         picture = F.interpolate(picture, (height, width), mode="bicubic", align_corners=False).clamp(min=0)
     return picture[0].permute(1, 2, 0).contiguous()
 
+
+def light_of(setting: Setting) -> Light:
+    """The light on the people in a place: the sun, window or lamp as the key, the sky above and what the ground
+    sends back."""
+    kind = LIGHTS[setting.light]
+    ground = kind.ambient_colour * GROUNDS.get(setting.place, GREY_FLOOR)
+    colours = (kind.key * kind.key_colour, 0.22 * kind.ambient_colour, 0.55 * kind.ambient_colour, ground)
+    key, fill, sky, bounce = (tuple(float(c) for c in rgb) for rgb in colours)
+    return Light(
+        key=AreaLight.at(setting.azimuth, setting.elevation, colour=key, softness=kind.softness),
+        fill=AreaLight.at(-0.8 * setting.azimuth, 5.0, colour=fill, softness=1.0),
+        sky=sky,
+        ground=bounce,
+        brightness=kind.brightness,
+    )
+
+
+GREY_FLOOR = np.full(3, 0.22)
+GROUNDS = {
+    "snow": np.array([0.50, 0.52, 0.56]),
+    "beach": np.array([0.36, 0.32, 0.26]),
+    "park": np.array([0.17, 0.22, 0.12]),
+    "studio": np.full(3, 0.30),
+    "library": np.array([0.24, 0.19, 0.15]),
+    "cafe": np.array([0.24, 0.19, 0.15]),
+}
+"""Light that the ground of a place sends back, linear RGB for an ambient light of 1."""
 
 OUTDOOR_LIGHTS = ("midday", "morning", "sunset", "overcast")
 PLACES: dict[str, Place] = {
