@@ -28,6 +28,8 @@ DEFAULT_SAME_PERSON_THRESHOLD = 0.35
 # The detector sees the picture twice: small, so that a face filling the frame is found, and large for small
 # faces.
 DETECTION_SIZES = ((128, 128), (640, 640))
+# Share of the smaller of two boxes that may lie in the other.
+INSIDE = 0.65
 # A thinner picture than this would be resized to nothing; black is added on its right or at its bottom.
 THINNEST = 1 / 64
 
@@ -100,9 +102,8 @@ class FaceAnalyzer:
         pack: a pack directory, or the name of an InsightFace pack installed under ~/.insightface/models.
         providers: ONNX Runtime execution providers, in order of preference.
         detection_threshold: least detector confidence of a face, in (0, 1).
-        detection_sizes: (width, height) of the detector's views, multiples of 32. The default, one small and
-            one large view, also finds faces that fill the picture; pictures of at most 256 px do well with
-            ((128, 128), (256, 256)).
+        detection_sizes: (width, height) of the detector's views, multiples of 32; the pack's own when absent, else one
+            small and one large view, which together also find faces that fill the picture.
         threads: CPU threads of one analysis; None lets ONNX Runtime take all cores.
 
     Raises:
@@ -116,13 +117,11 @@ class FaceAnalyzer:
         *,
         providers: Sequence[str] = ("CPUExecutionProvider",),
         detection_threshold: float = 0.5,
-        detection_sizes: Sequence[tuple[int, int]] = DETECTION_SIZES,
+        detection_sizes: Sequence[tuple[int, int]] | None = None,
         threads: int | None = None,
     ):
         if not 0 < detection_threshold < 1:
             raise ValueError(f"detection_threshold must lie between 0 and 1, got {detection_threshold}")
-        if not detection_sizes or any(side <= 0 or side % 32 for size in detection_sizes for side in size):
-            raise ValueError(f"detection_sizes must be multiples of 32, got {detection_sizes}")
         missing = [name for name in providers if name not in onnxruntime.get_available_providers()]
         if missing or not providers:
             raise ValueError(
@@ -131,6 +130,10 @@ class FaceAnalyzer:
             )
         self.path = find_pack(pack)
         self._manifest = _read_manifest(self.path)
+        if detection_sizes is None:
+            detection_sizes = self._manifest.get("detection_sizes", DETECTION_SIZES)
+        if not detection_sizes or any(side <= 0 or side % 32 for size in detection_sizes for side in size):
+            raise ValueError(f"detection_sizes must be multiples of 32, got {detection_sizes}")
         options = onnxruntime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
@@ -149,9 +152,7 @@ class FaceAnalyzer:
                 "two faces can be compared with it"
             )
         # ctx_id 0 leaves the sessions on the providers named above; -1 would move them to the CPU.
-        self._app.prepare(
-            0, det_thresh=detection_threshold, det_size=[tuple(size) for size in detection_sizes]
-        )
+        self._app.prepare(0, det_thresh=detection_threshold, det_size=[tuple(size) for size in detection_sizes])
         self._recognition = self._app.models["recognition"]
         self._lock = threading.Lock()
 
@@ -214,7 +215,7 @@ class FaceAnalyzer:
         bgr = _pad_sliver(np.ascontiguousarray(picture[..., ::-1]))
         with self._lock:
             found = self._app.get(bgr)
-        faces = [_as_face(item) for item in found]
+        faces = _without_faces_in_faces([_as_face(item) for item in found])
         return sorted(faces, key=lambda face: face.center)
 
     def embed_aligned(self, crops: np.ndarray) -> np.ndarray:
@@ -223,9 +224,7 @@ class FaceAnalyzer:
         crops: (N, S, S, 3) uint8 RGB, S being 112 for all known packs (`core.face_encoder.align_faces`).
         """
         if crops.ndim != 4 or crops.dtype != np.uint8 or crops.shape[3] != 3 or not len(crops):
-            raise ValueError(
-                f"crops must be (N, S, S, 3) of uint8, N >= 1, got {crops.shape} of {crops.dtype}"
-            )
+            raise ValueError(f"crops must be (N, S, S, 3) of uint8, N >= 1, got {crops.shape} of {crops.dtype}")
         with self._lock:
             features = self._recognition.get_feat([np.ascontiguousarray(crop[..., ::-1]) for crop in crops])
         return features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -263,6 +262,28 @@ def _pad_sliver(bgr: np.ndarray) -> np.ndarray:
     if not right and not bottom:
         return bgr
     return cv2.copyMakeBorder(bgr, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+
+
+def _without_faces_in_faces(faces: list[Face]) -> list[Face]:
+    """Of two faces, one of which lies mostly inside the other, the one the detector is surer of.
+
+    Non-maximum suppression compares areas, so a detail taken for a face within a large face survives it; no real face
+    lies inside another.
+    """
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        if all(_shared_area(face.box, other.box) < INSIDE * min(_area(face.box), _area(other.box)) for other in kept):
+            kept.append(face)
+    return kept
+
+
+def _area(box: np.ndarray) -> float:
+    return float(np.prod(box[2:] - box[:2]))
+
+
+def _shared_area(first: np.ndarray, second: np.ndarray) -> float:
+    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
+    return float(np.prod(np.maximum(high - low, 0)))
 
 
 def _as_face(found) -> Face:

@@ -17,9 +17,7 @@ SHARED = Path(os.environ.get("IDGLOW_SHARED", Path(__file__).resolve().parents[3
 REAL_PACK = SHARED / "real/packs/real_500m"
 PHOTOS = SHARED / "real/photos"
 SAMPLE = Path(insightface.__file__).parent / "data/images/t1.jpg"
-needs_real_pack = pytest.mark.skipif(
-    not REAL_PACK.is_dir(), reason="the real face pack is not beside the repository"
-)
+needs_real_pack = pytest.mark.skipif(not REAL_PACK.is_dir(), reason="the real face pack is not beside the repository")
 needs_photos = pytest.mark.skipif(not PHOTOS.is_dir(), reason="the photographs are not beside the repository")
 
 
@@ -198,6 +196,30 @@ def test_providers_are_explicit(tmp_path):
         FaceAnalyzer(pack, detection_sizes=((100, 100),))
     with pytest.raises(ValueError, match="detection_threshold"):
         FaceAnalyzer(pack, detection_threshold=0)
+
+
+def test_a_face_inside_a_face_is_none(analyzer):
+    from core.faces import Face, _without_faces_in_faces
+
+    def face(box, score):
+        return Face(np.array(box, np.float32), np.zeros((5, 2)), np.ones(1), score)
+
+    large, nose, neighbour = face([0, 0, 100, 100], 0.8), face([40, 40, 60, 65], 0.6), face([80, 20, 150, 90], 0.7)
+    assert _without_faces_in_faces([nose, large, neighbour]) == [large, neighbour]
+    frame, person = face([0, 0, 200, 200], 0.5), face([10, 10, 60, 60], 0.9)
+    assert _without_faces_in_faces([frame, person]) == [person]
+
+
+def test_pack_may_say_which_views_its_detector_needs(tmp_path):
+    pack = write_pack(tmp_path / "pack", manifest=True)
+    manifest = json.loads((pack / "manifest.json").read_text())
+    for sizes, count in (([[128, 128]], 3), ([[100, 100]], None)):
+        (pack / "manifest.json").write_text(json.dumps(manifest | {"detection_sizes": sizes}))
+        if count is None:
+            with pytest.raises(ValueError, match="multiples of 32"):
+                FaceAnalyzer(pack)
+        else:
+            assert len(FaceAnalyzer(pack, threads=1).analyze(noise_picture())) == count
 
 
 def test_default_pack_lies_in_assets():

@@ -39,9 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    render = commands.add_parser(
-        "render", help="render people and cut them out; goes on where it was stopped"
-    )
+    render = commands.add_parser("render", help="render people and cut them out; goes on where it was stopped")
     render.add_argument("--out", type=Path, required=True)
     render.add_argument("--people", type=int, default=10_000)
     render.add_argument("--first", type=int, default=0, help="number of the first person")
@@ -56,9 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     train.add_argument("--samples", type=int, help="pictures to train on in all")
     train.add_argument("--batch", type=int)
     train.add_argument("--learning-rate", type=float)
-    train.add_argument(
-        "--start-from", type=Path, help="checkpoint whose averaged weights a new run begins with"
-    )
+    train.add_argument("--start-from", type=Path, help="checkpoint whose averaged weights a new run begins with")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     train.add_argument("--device", default="cpu")
@@ -67,9 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     export.add_argument(
         "--checkpoints", type=Path, required=True, help="folder of detector.pt, recogniser.pt, attributes.pt"
     )
-    export.add_argument(
-        "--data", nargs="+", required=True, help="portraits; the held-out people set the thresholds"
-    )
+    export.add_argument("--data", nargs="+", required=True, help="portraits; the held-out people set the thresholds")
     export.add_argument("--out", type=Path, default=default_pack())
     export.add_argument("--scenes", type=int, default=200, help="composed pictures the thresholds are set on")
 
@@ -135,9 +129,7 @@ def _export(options: argparse.Namespace) -> None:
 
 def _measure(options: argparse.Namespace) -> None:
     portraits = PortraitSet.open(options.data, held_out=True)
-    reference = (
-        None if options.reference is None else FaceAnalyzer(options.reference, threads=options.threads)
-    )
+    reference = None if options.reference is None else FaceAnalyzer(options.reference, threads=options.threads)
     columns = {}
     for pack in options.pack:
         analyzer = FaceAnalyzer(pack, threads=options.threads)

@@ -47,9 +47,7 @@ def _same_person_threshold(pack: Path, portraits: PortraitSet, rng: np.random.Ge
     analyzer = FaceAnalyzer(pack, threads=1)
     adults = rng.permutation(np.flatnonzero(portraits.age >= 18))[:800]
     crops = np.stack([degrade(rng, aligned_crop(None, portraits[int(index)]), 0.4) for index in adults])
-    embeddings = np.concatenate(
-        [analyzer.embed_aligned(part) for part in np.array_split(crops, len(crops) // 50 + 1)]
-    )
+    embeddings = np.concatenate([analyzer.embed_aligned(part) for part in np.array_split(crops, len(crops) // 50 + 1)])
     person = portraits.identity[adults]
     different = np.triu(person[:, None] != person[None], 1)
     return float(np.quantile((embeddings @ embeddings.T)[different], 1 - FALSE_MATCHES))

@@ -127,9 +127,7 @@ class Training:
         state = torch.load(self.config.out, map_location=self.config.device, weights_only=True)
         if state["config"] != self.config.identifying():
             changed = sorted(
-                name
-                for name, value in self.config.identifying().items()
-                if state["config"].get(name) != value
+                name for name, value in self.config.identifying().items() if state["config"].get(name) != value
             )
             raise ValueError(
                 f"{self.config.out} is a checkpoint of a run with other values for {', '.join(changed)}: "
@@ -145,8 +143,6 @@ class Training:
 def load_average(file: Path, model: nn.Module) -> nn.Module:
     """The averaged weights of a checkpoint, in `model`, ready to export."""
     if not Path(file).is_file():
-        raise FileNotFoundError(
-            f"no checkpoint at {file}: train it first with `python -m trainers.mini.faces train`"
-        )
+        raise FileNotFoundError(f"no checkpoint at {file}: train it first with `python -m trainers.mini.faces train`")
     model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True)["average"])
     return model.eval()

@@ -58,9 +58,7 @@ class Detector(nn.Module):
         """Lists over strides: (B, N, 1) logits, (B, N, 4) and (B, N, 10) in strides."""
         small = self.small(self.stem(pictures))
         medium = self.medium(small)
-        maps = [
-            lateral(x) for lateral, x in zip(self.lateral, (small, medium, self.large(medium)), strict=True)
-        ]
+        maps = [lateral(x) for lateral, x in zip(self.lateral, (small, medium, self.large(medium)), strict=True)]
         for level in (1, 0):
             maps[level] = maps[level] + F.interpolate(maps[level + 1], scale_factor=2, mode="nearest")
         maps = [smooth(x) for smooth, x in zip(self.smooth, maps, strict=True)]
@@ -191,9 +189,7 @@ def detection_loss(
     points = centre[:, None] + landmarks[answers].reshape(-1, 5, 2) * stride[..., None]
     side = (target[:, 2:] - target[:, :2]).clamp(min=1).prod(1).sqrt()[:, None, None]
     error = (points - torch.cat(target_points).to(device)) / side
-    landmark_loss = F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.02, reduction="sum") / (
-        10 * count
-    )
+    landmark_loss = F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.02, reduction="sum") / (10 * count)
 
     quality = torch.zeros_like(scores[..., 0])
     quality[answers] = overlap.detach().clamp(min=0)

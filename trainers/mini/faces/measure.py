@@ -33,9 +33,7 @@ class Measurement:
     count: int
 
 
-def measure_scenes(
-    analyzer: FaceAnalyzer, portraits: PortraitSet, *, count: int, seed: int = 1
-) -> list[Measurement]:
+def measure_scenes(analyzer: FaceAnalyzer, portraits: PortraitSet, *, count: int, seed: int = 1) -> list[Measurement]:
     """Finding faces in composed pictures of 256 px with none to ten people, lightly damaged.
 
     Faces below 16 px are not counted against anybody. A found face is right when it overlaps a true one by
@@ -51,9 +49,7 @@ def measure_scenes(
         true, found, false = true + result[0], found + result[1], false + result[2]
         errors += result[3]
     return [
-        Measurement(
-            name="faces found in composed pictures", value=100 * found / max(1, true), unit="%", count=true
-        ),
+        Measurement(name="faces found in composed pictures", value=100 * found / max(1, true), unit="%", count=true),
         Measurement(name="false faces", value=false / count, unit="per picture", count=count),
         Measurement(
             name="landmark error",
@@ -101,9 +97,7 @@ def measure_people(
         if largest is not None:
             faces.append(largest)
             kept.append(int(index))
-    found = Measurement(
-        name="portraits found", value=100 * len(faces) / len(order), unit="%", count=len(order)
-    )
+    found = Measurement(name="portraits found", value=100 * len(faces) / len(order), unit="%", count=len(order))
     if not faces:
         return [found]
     embeddings = np.stack([face.embedding for face in faces])
@@ -122,9 +116,7 @@ def measure_people(
     ]
     if faces[0].age is not None:
         error = np.abs(np.array([face.age for face in faces]) - age)
-        right = np.array(
-            [face.sex == ("female" if f else "male") for face, f in zip(faces, female, strict=True)]
-        )
+        right = np.array([face.sex == ("female" if f else "male") for face, f in zip(faces, female, strict=True)])
         results += [
             Measurement(name="age, mean error", value=float(error.mean()), unit="years", count=len(faces)),
             Measurement(
@@ -162,9 +154,7 @@ def measure_photographs(
     results = []
     if reference is not None:
         results += [
-            Measurement(
-                name="photographs: faces found", value=100 * found / max(1, total), unit="%", count=total
-            ),
+            Measurement(name="photographs: faces found", value=100 * found / max(1, total), unit="%", count=total),
             Measurement(
                 name="photographs: other faces",
                 value=extra / len(pictures),
@@ -190,9 +180,7 @@ def measure_speed(analyzer: FaceAnalyzer, portraits: PortraitSet, *, count: int 
         start = time.perf_counter()
         analyzer.analyze(picture)
         times.append(time.perf_counter() - start)
-    return [
-        Measurement(name="time for a picture", value=1000 * float(np.median(times)), unit="ms", count=count)
-    ]
+    return [Measurement(name="time for a picture", value=1000 * float(np.median(times)), unit="ms", count=count)]
 
 
 def as_table(columns: dict[str, list[Measurement]]) -> str:
@@ -240,29 +228,21 @@ def largest_face(faces: Sequence[Face]) -> Face | None:
     return max(faces, key=area, default=None)
 
 
-def _verification(
-    name: str, similarity: np.ndarray, same: np.ndarray, pairs: np.ndarray
-) -> list[Measurement]:
+def _verification(name: str, similarity: np.ndarray, same: np.ndarray, pairs: np.ndarray) -> list[Measurement]:
     pairs = pairs.astype(bool)
     positive, negative = similarity[pairs & same], similarity[pairs & ~same]
     if not len(positive) or not len(negative):
         return []
     return [
-        Measurement(
-            name=f"{name}: AUC", value=area_under_curve(positive, negative), unit="", count=len(positive)
-        ),
+        Measurement(name=f"{name}: AUC", value=area_under_curve(positive, negative), unit="", count=len(positive)),
         Measurement(
             name=f"{name}: verification",
             value=100 * best_accuracy(positive, negative),
             unit="%",
             count=len(positive),
         ),
-        Measurement(
-            name=f"{name}: mean cosine, same", value=float(positive.mean()), unit="", count=len(positive)
-        ),
-        Measurement(
-            name=f"{name}: mean cosine, different", value=float(negative.mean()), unit="", count=len(negative)
-        ),
+        Measurement(name=f"{name}: mean cosine, same", value=float(positive.mean()), unit="", count=len(positive)),
+        Measurement(name=f"{name}: mean cosine, different", value=float(negative.mean()), unit="", count=len(negative)),
     ]
 
 
@@ -270,9 +250,7 @@ def _rank_one(
     name: str, similarity: np.ndarray, person: np.ndarray, in_gallery: np.ndarray, is_probe: np.ndarray
 ) -> list[Measurement]:
     """The first gallery picture of each of up to 100 people against all other pictures of them."""
-    gallery = [int(np.flatnonzero((person == p) & in_gallery)[0]) for p in np.unique(person[in_gallery])][
-        :100
-    ]
+    gallery = [int(np.flatnonzero((person == p) & in_gallery)[0]) for p in np.unique(person[in_gallery])][:100]
     probes = [i for i in np.flatnonzero(is_probe) if i not in gallery and person[i] in person[gallery]]
     if not probes:
         return []

@@ -72,9 +72,7 @@ class PortraitSet:
                 pixels.append(np.load(file.with_suffix(".rgba.npy"), mmap_mode="r"))
                 with np.load(file) as shard:
                     for name in LABELS:
-                        labels[name].append(
-                            shard[name] + (number << 32) if name == "identity" else shard[name]
-                        )
+                        labels[name].append(shard[name] + (number << 32) if name == "identity" else shard[name])
         joined = {name: np.concatenate(parts) for name, parts in labels.items()}
         is_held_out = (joined["identity"] & 0xFFFFFFFF) % HELD_OUT_EVERY == 0
         return cls(pixels, joined, np.flatnonzero(is_held_out == held_out))

@@ -30,9 +30,7 @@ class Recogniser(nn.Module):
     (B, 3, 112, 112) RGB in [-1, 1] -> (B, 128), not normalised.
     """
 
-    def __init__(
-        self, widths: tuple[int, int, int, int] = (16, 32, 64, 128), blocks: tuple[int, int, int] = (1, 1, 2)
-    ):
+    def __init__(self, widths: tuple[int, int, int, int] = (16, 32, 64, 128), blocks: tuple[int, int, int] = (1, 1, 2)):
         super().__init__()
         layers: list[nn.Module] = [_downsample(3, widths[0])]
         for before, width, count in zip(widths, widths[1:], blocks, strict=False):
@@ -106,9 +104,7 @@ def train_recogniser(config: TrainingConfig, *, margin: float = 0.35) -> Recogni
     run = Training(config, model, head := AngularMargin(len(people)).to(config.device))
     cv2.setNumThreads(1)
 
-    progress = tqdm(
-        total=config.steps, initial=run.step, unit="step", desc=f"recogniser, {len(people)} people"
-    )
+    progress = tqdm(total=config.steps, initial=run.step, unit="step", desc=f"recogniser, {len(people)} people")
     model.train()
     while run.step < config.steps:
         # The pictures of a step depend on its number alone: a resumed run sees what it would have seen.
@@ -120,9 +116,7 @@ def train_recogniser(config: TrainingConfig, *, margin: float = 0.35) -> Recogni
         logits = head(model(crops), person, current)
         loss = F.cross_entropy(logits, person)
         run.advance(loss)
-        progress.set_postfix(
-            loss=f"{loss.item():.3f}", right=f"{(logits.argmax(1) == person).float().mean():.2f}"
-        )
+        progress.set_postfix(loss=f"{loss.item():.3f}", right=f"{(logits.argmax(1) == person).float().mean():.2f}")
         progress.update()
     progress.close()
     model.load_state_dict(run.average)

@@ -19,6 +19,8 @@ Rng = np.random.Generator
 TEMPLATE = np.array(ARCFACE_TEMPLATE, np.float64)
 # Swapping left and right also swaps the eyes and the corners of the mouth.
 MIRRORED = [1, 0, 2, 4, 3]
+# Share of scenes that are a part of one huge face.
+CLOSE_UPS = 0.1
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -37,44 +39,69 @@ def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def random_background(rng: Rng, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) uint8 without a face: colour fields, smooth noise, shapes (some of skin colour),
-    texture.
+    """(height, width, 3) uint8 without a face: colour fields, shapes (some of skin colour), texture, writing.
+
+    Texture matters: on smooth backgrounds alone a detector learns that anything detailed is a face.
     """
-    kind = rng.random()
+    side = max(height, width)
     coarse = rng.integers(0, 256, (rng.integers(1, 6), rng.integers(1, 6), 3)).astype(np.float32)
-    if kind < 0.5:  # most pictures have a muted background
-        grey = rng.uniform(20, 235)
-        coarse = grey + (coarse - coarse.mean()) * rng.uniform(0.05, 0.5)
-    interpolation = cv2.INTER_CUBIC if rng.random() < 0.8 else cv2.INTER_NEAREST
+    if rng.random() < 0.6:  # most pictures have a muted background
+        coarse = rng.uniform(20, 235) + (coarse - coarse.mean()) * rng.uniform(0.05, 0.5)
+    interpolation = cv2.INTER_CUBIC if rng.random() < 0.85 else cv2.INTER_NEAREST
     picture = cv2.resize(coarse, (width, height), interpolation=interpolation)
-    for _ in range(rng.integers(0, 14) if rng.random() < 0.7 else 0):
-        colour = rng.uniform(0, 255, 3)
-        if rng.random() < 0.35:
-            colour = np.array([225, 175, 150]) * rng.uniform(0.3, 1.1)
-        x, y = rng.uniform(0, width), rng.uniform(0, height)
-        size = max(height, width) * rng.uniform(0.02, 0.35)
-        axes = (int(size * rng.uniform(0.3, 1)) + 1, int(size) + 1)
-        shape = rng.random()
-        if shape < 0.4:
-            cv2.ellipse(
-                picture, (int(x), int(y)), axes, rng.uniform(0, 180), 0, 360, colour.tolist(), -1, cv2.LINE_AA
-            )
-        elif shape < 0.75:
-            cv2.rectangle(
-                picture, (int(x), int(y)), (int(x) + axes[0], int(y) + axes[1]), colour.tolist(), -1
-            )
-        else:
-            end = (int(x + rng.normal(0, size * 3)), int(y + rng.normal(0, size * 3)))
-            cv2.line(picture, (int(x), int(y)), end, colour.tolist(), int(rng.integers(1, 9)), cv2.LINE_AA)
-    if rng.random() < 0.6:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 0.03 * max(height, width) + 0.6))
-    if rng.random() < 0.4:
-        cell = int(rng.integers(1, 9))
-        noise = rng.normal(0, rng.uniform(3, 40), (height // cell + 1, width // cell + 1, 1)).astype(
-            np.float32
+    if rng.random() < 0.35:
+        picture += rng.uniform(10, 60) * _fractal(rng, height, width)[..., None]
+    picture = np.clip(picture, 0, 255).astype(np.uint8)
+    for _ in range(rng.integers(1, 16) if rng.random() < 0.65 else 0):
+        _draw_shape(rng, picture, side * np.exp(rng.uniform(np.log(0.015), np.log(0.35))))
+    if rng.random() < 0.5:
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 0.03 * side + 0.6))
+    if rng.random() < 0.3:
+        textured = picture + rng.uniform(5, 45) * _fractal(rng, height, width)[..., None]
+        picture = np.clip(textured, 0, 255).astype(np.uint8)
+    return picture
+
+
+def _fractal(rng: Rng, height: int, width: int) -> np.ndarray:
+    """(height, width) float32 noise of about unit size with detail at all scales, as natural surfaces have it."""
+    total = np.zeros((height, width), np.float32)
+    falloff = rng.uniform(0.45, 1.0)
+    stretch = np.exp(rng.normal(0, 0.6))  # wood and hair have a direction
+    cells, weight = 2.0, 1.0
+    while cells < max(height, width):
+        shape = (min(height, round(cells * stretch) + 1), min(width, round(cells / stretch) + 1))
+        grid = rng.standard_normal(shape, np.float32)
+        total += weight * cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
+        cells, weight = cells * 2.2, weight * falloff
+    return total / 1.5
+
+
+def _draw_shape(rng: Rng, picture: np.ndarray, size: float) -> None:
+    """One ellipse, box, line, word or striped patch, in place."""
+    height, width = picture.shape[:2]
+    colour = np.array([225, 175, 150]) * rng.uniform(0.3, 1.1) if rng.random() < 0.35 else rng.uniform(0, 255, 3)
+    colour = colour.tolist()
+    x, y = int(rng.uniform(0, width)), int(rng.uniform(0, height))
+    axes = (int(size * rng.uniform(0.3, 1)) + 1, int(size) + 1)
+    kind = rng.choice(["ellipse", "box", "line", "word", "stripes"], p=[0.36, 0.28, 0.2, 0.08, 0.08])
+    if kind == "ellipse":
+        cv2.ellipse(picture, (x, y), axes, rng.uniform(0, 180), 0, 360, colour, -1, cv2.LINE_AA)
+    elif kind == "box":
+        cv2.rectangle(picture, (x, y), (x + axes[0], y + axes[1]), colour, -1)
+    elif kind == "line":
+        end = (int(x + rng.normal(0, size * 3)), int(y + rng.normal(0, size * 3)))
+        cv2.line(picture, (x, y), end, colour, int(rng.integers(1, 9)), cv2.LINE_AA)
+    elif kind == "word":
+        letters = "".join(rng.choice(list("AEKMNORSTabdeghko0358"), 6))
+        cv2.putText(
+            picture, letters, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size / 25, colour, int(size / 12) + 1, cv2.LINE_AA
         )
-        picture = picture + cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    else:
+        patch = picture[y : y + 2 * axes[1], x : x + 2 * axes[0]]
+        rows, columns = np.mgrid[: patch.shape[0], : patch.shape[1]].astype(np.float32)
+        phase = (rows * rng.normal() + columns * rng.normal()) * rng.uniform(0.2, 1.5)
+        wave = np.sin(phase) * np.sin(rows * rng.uniform(0.2, 1)) if rng.random() < 0.4 else np.sin(phase)
+        patch[wave > 0] = colour
 
 
 def paste(picture: np.ndarray, rgba: np.ndarray, matrix: np.ndarray) -> None:
@@ -136,9 +163,7 @@ def degrade(rng: Rng, picture: np.ndarray, strength: float = 1.0) -> np.ndarray:
     if happens(0.3):  # low resolution
         share = rng.uniform(0.3, 0.9)
         small = (max(8, int(width * share)), max(8, int(height * share)))
-        down = cv2.resize(
-            picture, small, interpolation=cv2.INTER_AREA if rng.random() < 0.7 else cv2.INTER_LINEAR
-        )
+        down = cv2.resize(picture, small, interpolation=cv2.INTER_AREA if rng.random() < 0.7 else cv2.INTER_LINEAR)
         picture = cv2.resize(down, (width, height), interpolation=cv2.INTER_CUBIC)
     if happens(0.15):  # what an autoencoder does: fine texture goes, edges stay
         picture = cv2.bilateralFilter(picture, 5, rng.uniform(15, 60), rng.uniform(1.5, 3))
@@ -150,9 +175,7 @@ def degrade(rng: Rng, picture: np.ndarray, strength: float = 1.0) -> np.ndarray:
         picture = np.clip(picture + rng.uniform(1, 12) * noise, 0, 255).astype(np.uint8)
     if happens(0.35):
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 95))]
-        picture = cv2.imdecode(cv2.imencode(".jpg", picture[..., ::-1], quality)[1], cv2.IMREAD_COLOR)[
-            ..., ::-1
-        ]
+        picture = cv2.imdecode(cv2.imencode(".jpg", picture[..., ::-1], quality)[1], cv2.IMREAD_COLOR)[..., ::-1]
     return np.ascontiguousarray(picture)
 
 
@@ -207,8 +230,26 @@ class Scene:
 
 
 def random_scene(rng: Rng, portraits: PortraitSet, size: int, *, damaged: bool = True) -> Scene:
-    """A square picture of no, one or several people, from 16 px faces to one that fills the frame."""
+    """A square picture of no, one or several people, from 16 px faces to one that fills the frame.
+
+    Some pictures show but a part of one huge face: nothing to find there, as when a detector looks at a close-up in
+    its finer view.
+    """
     picture = random_background(rng, size, size)
+    if rng.random() < CLOSE_UPS:
+        portrait = portraits[int(rng.integers(len(portraits)))]
+        left, top, right, bottom = portrait.box
+        scale = size * np.exp(rng.uniform(np.log(1.8), np.log(5))) / (bottom - top)
+        shown = np.array([rng.uniform(left, right), rng.uniform(top, bottom)])  # in the middle of the picture
+        angle = rng.normal(0, 0.2)
+        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        paste(picture, portrait.rgba, np.column_stack([turn, size / 2 - turn @ shown]))
+        if rng.random() < 0.7:  # enlarged skin is smooth, real skin is not
+            texture = _fractal(rng, size, size)[..., None] * rng.uniform(2, 14)
+            picture = np.clip(picture + texture, 0, 255).astype(np.uint8)
+        none = np.zeros(0, np.float32)
+        picture = degrade(rng, picture) if damaged else picture
+        return Scene(picture, none.reshape(0, 4), none.reshape(0, 5, 2), none.astype(np.int64))
     count = int(rng.choice([0, 1, 2, 3, 4, 6, 10], p=[0.08, 0.34, 0.22, 0.14, 0.10, 0.07, 0.05]))
     boxes, landmarks, used = [], [], []
     if count == 1:
@@ -274,9 +315,7 @@ def _place(
     # Faces may be cut by the frame, but not by more than a fifth.
     low, high = np.minimum(extent * 0.8, size / 2), np.maximum(size - extent * 0.8, size / 2)
     matrix = np.column_stack([turn, rng.uniform(low, high) - turn @ middle])
-    outline = np.array(
-        [[0, -1], [0.75, -0.65], [1, 0], [0.7, 0.7], [0, 1], [-0.7, 0.7], [-1, 0], [-0.75, -0.65]]
-    )
+    outline = np.array([[0, -1], [0.75, -0.65], [1, 0], [0.7, 0.7], [0, 1], [-0.7, 0.7], [-1, 0], [-0.75, -0.65]])
     around = transform(matrix, middle + outline * (box[2:] - box[:2]) / 2)
     return matrix, rgba, np.concatenate([around.min(0), around.max(0)]), transform(matrix, points)
 
@@ -292,6 +331,4 @@ def _shuffled(rng: Rng, rgba: np.ndarray) -> np.ndarray:
     side = len(rgba) // 4
     tiles = [rgba[y * side : (y + 1) * side, x * side : (x + 1) * side] for y in range(4) for x in range(4)]
     order = rng.permutation(16)
-    return np.concatenate(
-        [np.concatenate([tiles[order[4 * y + x]] for x in range(4)], 1) for y in range(4)], 0
-    )
+    return np.concatenate([np.concatenate([tiles[order[4 * y + x]] for x in range(4)], 1) for y in range(4)], 0)
