@@ -1,0 +1,464 @@
+"""Prompts, generations, candidates and the gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Select, func, select, update
+from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy.sql.base import ExecutableOption
+
+from studio.store.engine import Database, StoreError
+from studio.store.models import (
+    Candidate,
+    Generation,
+    GenerationPortrait,
+    GenerationState,
+    Portrait,
+    Prompt,
+    PromptOrigin,
+    PromptPerson,
+    Purpose,
+    Task,
+    utc_now,
+)
+
+SCHEDULE_MODES = ("off", "constant", "anneal", "gate")
+LIVE = (GenerationState.QUEUED, GenerationState.RUNNING)
+IN_GALLERY = (Purpose.STUDIO, Purpose.IMPORTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewGeneration:
+    """Everything needed to run, and later to repeat, one generation."""
+
+    task: Task | str
+    prompt: str
+    schedule: str
+    """`str(IdentitySchedule)`."""
+    strength: float
+    steps: int
+    guidance: float
+    width: int
+    height: int
+    seeds: Sequence[int]
+    bundle: str
+    bundle_revision: str = ""
+    portrait_ids: Sequence[str] = ()
+    """In the order the prompt counts them: `image 1` first."""
+    target_ages: Sequence[int | None] = ()
+    """One for each portrait, or empty."""
+    scene_words: str = ""
+    prompt_origin: PromptOrigin | str = PromptOrigin.TEMPLATE
+    adapter_id: str | None = None
+    adapter_scale: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
+    ab_group: str | None = None
+    """One `new_id()` for the generations of an A/B run."""
+    ab_side: str | None = None
+    purpose: Purpose | str = Purpose.STUDIO
+    author_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewCandidate:
+    """A finished picture; `media_sha256` comes from `store.media.add`."""
+
+    position: int
+    seed: int
+    media_sha256: str
+    width: int
+    height: int
+    face_report: dict[str, Any] | None = None
+    """FaceReport as JSON with the face pack's name; None where nothing was measured."""
+    face_sim: float | None = None
+    coverage: float | None = None
+    aesthetic: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryFilter:
+    """What the gallery shows; None does not filter."""
+
+    task: Task | str | None = None
+    person_id: str | None = None
+    author_id: str | None = None
+    adapter_id: str | None = None
+    schedule_mode: str | None = None
+    favourites: bool = False
+    deleted: bool = False
+    """The bin instead of the gallery."""
+    words: str = ""
+    """Part of the prompt."""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class Generations:
+    """What was asked of the sampler and what came of it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # Prompts
+
+    def save_prompt(
+        self,
+        text: str,
+        *,
+        task: Task | str,
+        scene_words: str = "",
+        origin: PromptOrigin | str,
+        author_id: str | None = None,
+        person_ids: Sequence[str] = (),
+    ) -> Prompt:
+        """Keep a prompt in its author's history; the same text again moves to the top."""
+        with self._database.write() as session:
+            return _save_prompt(session, text, Task(task), scene_words, PromptOrigin(origin), author_id, person_ids)
+
+    def prompt_history(self, author_id: str | None, *, limit: int = 30) -> list[Prompt]:
+        """The author's prompts, last used first."""
+        query = select(Prompt).where(Prompt.author_id == author_id).order_by(Prompt.last_used_at.desc())
+        with self._database.read() as session:
+            return list(session.scalars(query.limit(limit)))
+
+    # Runs
+
+    def create(self, new: NewGeneration) -> Generation:
+        """Queue a generation. Raises StoreError when a portrait is gone or a setting makes no sense."""
+        mode = new.schedule.partition("-")[0]
+        if mode not in SCHEDULE_MODES:
+            raise StoreError(f"Schedule {new.schedule!r} starts with none of {', '.join(SCHEDULE_MODES)}.")
+        if not new.seeds:
+            raise StoreError("A generation needs at least one seed; none was given.")
+        if new.target_ages and len(new.target_ages) != len(new.portrait_ids):
+            raise StoreError(
+                f"{len(new.target_ages)} target ages for {len(new.portrait_ids)} portraits; give one for each or none."
+            )
+        ages = list(new.target_ages) or [None] * len(new.portrait_ids)
+        with self._database.write() as session:
+            people = dict(
+                session.execute(select(Portrait.id, Portrait.person_id).where(Portrait.id.in_(new.portrait_ids)))
+                .tuples()
+                .all()
+            )
+            for portrait_id in new.portrait_ids:
+                if portrait_id not in people:
+                    raise StoreError(f"Portrait {portrait_id!r} does not exist; it may have been deleted.")
+            task = Task(new.task)
+            prompt = _save_prompt(
+                session,
+                new.prompt,
+                task,
+                new.scene_words,
+                PromptOrigin(new.prompt_origin),
+                new.author_id,
+                list(people.values()),
+            )
+            generation = Generation(
+                purpose=Purpose(new.purpose),
+                task=task,
+                prompt_id=prompt.id,
+                schedule=new.schedule,
+                schedule_mode=mode,
+                strength=new.strength,
+                steps=new.steps,
+                guidance=new.guidance,
+                width=new.width,
+                height=new.height,
+                seeds=list(new.seeds),
+                bundle=new.bundle,
+                bundle_revision=new.bundle_revision,
+                adapter_id=new.adapter_id,
+                adapter_scale=new.adapter_scale,
+                options=dict(new.options),
+                ab_group=new.ab_group,
+                ab_side=new.ab_side,
+                author_id=new.author_id,
+            )
+            session.add(generation)
+            session.flush()
+            session.add_all(
+                GenerationPortrait(
+                    generation_id=generation.id, position=position, portrait_id=portrait_id, target_age=ages[position]
+                )
+                for position, portrait_id in enumerate(new.portrait_ids)
+            )
+            return generation
+
+    def start(self, generation_id: str) -> None:
+        """queued -> running."""
+        now = utc_now()
+        self._move(
+            generation_id, (GenerationState.QUEUED,), state=GenerationState.RUNNING, started_at=now, heartbeat_at=now
+        )
+
+    def heartbeat(self, generation_id: str) -> None:
+        """Say that the run is alive; call it at every step or so, the training worker makes room meanwhile."""
+        with self._database.write() as session:
+            session.execute(
+                update(Generation)
+                .where(Generation.id == generation_id, Generation.state == GenerationState.RUNNING)
+                .values(heartbeat_at=utc_now())
+            )
+
+    def finish(
+        self, generation_id: str, candidates: Sequence[NewCandidate], *, timings: dict[str, float] | None = None
+    ) -> list[Candidate]:
+        """running -> done, with the candidates, all at once. Raises StoreError when the generation was deleted."""
+        now = utc_now()
+        with self._database.write() as session:
+            _move(
+                session,
+                generation_id,
+                LIVE,
+                state=GenerationState.DONE,
+                finished_at=now,
+                timings=timings or {},
+            )
+            rows = [_candidate(generation_id, new) for new in candidates]
+            session.add_all(rows)
+            return rows
+
+    def cancel(self, generation_id: str, message: str = "") -> None:
+        """queued or running -> cancelled."""
+        self._move(generation_id, LIVE, state=GenerationState.CANCELLED, message=message, finished_at=utc_now())
+
+    def fail(self, generation_id: str, message: str) -> None:
+        """queued or running -> failed, with the sentence the person is shown."""
+        self._move(generation_id, LIVE, state=GenerationState.FAILED, message=message, finished_at=utc_now())
+
+    def recover_interrupted(self, *, silent_for: timedelta = timedelta(minutes=2)) -> int:
+        """Turn runs nobody works on any more to failed; called at start-up. Returns how many there were."""
+        limit = utc_now() - silent_for
+        with self._database.write() as session:
+            return session.execute(
+                update(Generation)
+                .where(
+                    Generation.state.in_(LIVE), func.coalesce(Generation.heartbeat_at, Generation.created_at) < limit
+                )
+                .values(
+                    state=GenerationState.FAILED,
+                    message="The studio was stopped before this generation had ended.",
+                    finished_at=utc_now(),
+                )
+            ).rowcount
+
+    def somebody_generates(self, *, within: timedelta = timedelta(seconds=30)) -> bool:
+        """Whether a generation is queued or running right now, as the training worker asks between steps."""
+        limit = utc_now() - within
+        query = select(Generation.id).where(
+            Generation.state.in_(LIVE), func.coalesce(Generation.heartbeat_at, Generation.created_at) >= limit
+        )
+        with self._database.read() as session:
+            return session.scalar(query.limit(1)) is not None
+
+    # Looking
+
+    def get(self, generation_id: str) -> Generation:
+        """A generation with prompt, references (and their portraits and people) and candidates."""
+        with self._database.read() as session:
+            generation = session.scalar(select(Generation).options(*everything()).where(Generation.id == generation_id))
+        if generation is None:
+            raise StoreError(f"Generation {generation_id!r} does not exist; it may have been deleted.")
+        return generation
+
+    def ab_group(self, ab_group: str) -> list[Generation]:
+        """The generations of an A/B run, A first, each as `get` gives it."""
+        query = select(Generation).options(*everything()).where(Generation.ab_group == ab_group)
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(Generation.ab_side, Generation.id)))
+
+    def latest(self, author_id: str | None = None, *, limit: int = 10) -> list[Generation]:
+        """The newest generations made in the studio, each as `get` gives it."""
+        query = select(Generation).options(*everything()).where(Generation.purpose == Purpose.STUDIO)
+        if author_id is not None:
+            query = query.where(Generation.author_id == author_id)
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(Generation.id.desc()).limit(limit)))
+
+    def candidate(self, candidate_id: str) -> Candidate:
+        """A candidate with its generation (as `get` gives it)."""
+        query = (
+            select(Candidate)
+            .options(joinedload(Candidate.generation).options(*everything()))
+            .where(Candidate.id == candidate_id)
+        )
+        with self._database.read() as session:
+            candidate = session.scalar(query)
+        if candidate is None:
+            raise StoreError(f"Candidate {candidate_id!r} does not exist; it may have been deleted.")
+        return candidate
+
+    def gallery(
+        self, wanted: GalleryFilter | None = None, *, before: str | None = None, limit: int = 40
+    ) -> list[Candidate]:
+        """Candidates with generation and prompt, newest first; `before` is the last id of the page before this one."""
+        wanted = wanted or GalleryFilter()
+        query = (
+            _filtered(select(Candidate).join(Candidate.generation), wanted)
+            .options(joinedload(Candidate.generation).joinedload(Generation.prompt))
+            .order_by(Candidate.id.desc())
+            .limit(limit)
+        )
+        if before is not None:
+            query = query.where(Candidate.id < before)
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
+    def count(self, wanted: GalleryFilter | None = None) -> int:
+        """How many candidates the gallery holds under this filter."""
+        query = _filtered(
+            select(func.count(Candidate.id)).select_from(Candidate).join(Candidate.generation),
+            wanted or GalleryFilter(),
+        )
+        with self._database.read() as session:
+            return session.scalar(query) or 0
+
+    # Marks
+
+    def set_favourite(self, candidate_id: str, favourite: bool) -> None:
+        self._mark([candidate_id], favourite=favourite)
+
+    def hide(self, candidate_ids: Sequence[str]) -> None:
+        """Put candidates into the bin: gone from gallery and queues, picks stay."""
+        self._mark(candidate_ids, deleted_at=utc_now())
+
+    def restore(self, candidate_ids: Sequence[str]) -> None:
+        """Take candidates out of the bin."""
+        self._mark(candidate_ids, deleted_at=None)
+
+    def save_metrics(
+        self,
+        candidate_id: str,
+        *,
+        metrics: dict[str, float] | None = None,
+        face_report: dict[str, Any] | None = None,
+        face_sim: float | None = None,
+        coverage: float | None = None,
+        aesthetic: float | None = None,
+    ) -> None:
+        """Add what was measured later; what is None stays as it is."""
+        values = {"face_report": face_report, "face_sim": face_sim, "coverage": coverage, "aesthetic": aesthetic}
+        with self._database.write() as session:
+            candidate = session.get(Candidate, candidate_id)
+            if candidate is None:
+                raise StoreError(f"Candidate {candidate_id!r} does not exist; it may have been deleted.")
+            for name, value in values.items():
+                if value is not None:
+                    setattr(candidate, name, value)
+            candidate.metrics = {**candidate.metrics, **(metrics or {})}
+
+    def _mark(self, candidate_ids: Sequence[str], **values: Any) -> None:
+        with self._database.write() as session:
+            session.execute(update(Candidate).where(Candidate.id.in_(candidate_ids)).values(**values))
+
+    def _move(self, generation_id: str, allowed: Sequence[GenerationState], **values: Any) -> None:
+        with self._database.write() as session:
+            _move(session, generation_id, allowed, **values)
+
+
+def everything() -> tuple[ExecutableOption, ...]:
+    """Load prompt, references with portraits and people, and candidates along with generations."""
+    return (
+        joinedload(Generation.prompt),
+        selectinload(Generation.references).joinedload(GenerationPortrait.portrait).joinedload(Portrait.person),
+        selectinload(Generation.candidates),
+    )
+
+
+def _move(session: Session, generation_id: str, allowed: Sequence[GenerationState], **values: Any) -> None:
+    moved = session.execute(
+        update(Generation).where(Generation.id == generation_id, Generation.state.in_(allowed)).values(**values)
+    ).rowcount
+    if moved:
+        return
+    state = session.scalar(select(Generation.state).where(Generation.id == generation_id))
+    if state is None:
+        raise StoreError(f"Generation {generation_id!r} does not exist; it may have been deleted.")
+    raise StoreError(f"Generation {generation_id!r} is {state.value} and cannot become {values['state'].value}.")
+
+
+def _save_prompt(
+    session: Session,
+    text: str,
+    task: Task,
+    scene_words: str,
+    origin: PromptOrigin,
+    author_id: str | None,
+    person_ids: Sequence[str],
+) -> Prompt:
+    if not text.strip():
+        raise StoreError("The prompt is empty; write one or go back to the template.")
+    prompt = session.scalar(
+        select(Prompt).where(Prompt.author_id == author_id, Prompt.task == task, Prompt.text == text).limit(1)
+    )
+    if prompt is None:
+        prompt = Prompt(text=text, task=task, scene_words=scene_words, origin=origin, author_id=author_id)
+        session.add(prompt)
+        session.flush()
+    else:
+        prompt.last_used_at = utc_now()
+        prompt.scene_words = scene_words
+    known = set(session.scalars(select(PromptPerson.person_id).where(PromptPerson.prompt_id == prompt.id)))
+    session.add_all(
+        PromptPerson(prompt_id=prompt.id, person_id=person_id)
+        for person_id in dict.fromkeys(person_ids)
+        if person_id not in known
+    )
+    return prompt
+
+
+def _candidate(generation_id: str, new: NewCandidate) -> Candidate:
+    return Candidate(
+        generation_id=generation_id,
+        position=new.position,
+        seed=new.seed,
+        media_sha256=new.media_sha256,
+        width=new.width,
+        height=new.height,
+        face_report=new.face_report,
+        face_sim=new.face_sim,
+        coverage=new.coverage,
+        aesthetic=new.aesthetic,
+        metrics=dict(new.metrics),
+        seconds=new.seconds,
+    )
+
+
+def _filtered(query: Select[Any], wanted: GalleryFilter) -> Select[Any]:
+    query = query.where(
+        Generation.purpose.in_(IN_GALLERY),
+        Candidate.deleted_at.is_not(None) if wanted.deleted else Candidate.deleted_at.is_(None),
+    )
+    if wanted.favourites:
+        query = query.where(Candidate.favourite.is_(True))
+    if wanted.task is not None:
+        query = query.where(Generation.task == Task(wanted.task))
+    if wanted.author_id is not None:
+        query = query.where(Generation.author_id == wanted.author_id)
+    if wanted.adapter_id is not None:
+        query = query.where(Generation.adapter_id == wanted.adapter_id)
+    if wanted.schedule_mode is not None:
+        query = query.where(Generation.schedule_mode == wanted.schedule_mode)
+    if wanted.since is not None:
+        query = query.where(Candidate.created_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(Candidate.created_at < wanted.until)
+    if wanted.words.strip():
+        query = query.join(Generation.prompt)
+        for word in wanted.words.split():
+            query = query.where(func.lower(Prompt.text).contains(word.lower(), autoescape=True))
+    if wanted.person_id is not None:
+        shown = (
+            select(GenerationPortrait.generation_id)
+            .join(GenerationPortrait.portrait)
+            .where(Portrait.person_id == wanted.person_id)
+        )
+        query = query.where(Generation.id.in_(shown))
+    return query

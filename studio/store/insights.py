@@ -1,0 +1,319 @@
+"""What the picks say: numbers for the plots, each with its sample size. Every method is one or two indexed queries."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import ColumnElement, and_, case, func, literal, select, union_all
+from sqlalchemy.orm import aliased
+
+from studio.store.agreement import Share, krippendorff_alpha, wilson_share
+from studio.store.engine import Database
+from studio.store.models import (
+    Annotator,
+    Candidate,
+    Comparison,
+    Outcome,
+    Pick,
+    PickPair,
+    Standing,
+)
+
+CATEGORIES = ("0", "1", "2", "3", Outcome.TIE.value, Outcome.BOTH_BAD.value)
+"""Values of `Pick.choice`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    picks: int
+    """Those that count."""
+    gold: int
+    repeats: int
+    superseded: int
+    annotators: int
+    candidates: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WinRate:
+    """How often pictures made one way were preferred to those made another way; ties count half."""
+
+    label: str
+    share: Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateCell:
+    """A gate window in the heat map."""
+
+    start: float
+    end: float
+    share: Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdPoint:
+    """An annealing threshold and its win rate."""
+
+    form: str
+    threshold: float
+    share: Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A candidate in the scatter plot."""
+
+    candidate_id: str
+    face_sim: float
+    aesthetic: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Krippendorff's alpha over comparisons that two or more people judged."""
+
+    alpha: float | None
+    comparisons: int
+    picks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionShare:
+    """How often the winner stood at a position, among comparisons of `size` pictures that had one winner."""
+
+    size: int
+    position: int
+    """0 is leftmost; without bias each position has a share of 1 / size."""
+    share: Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotatorQuality:
+    annotator: Annotator
+    picks: int
+    gold: Share
+    """Right answers on gold comparisons."""
+
+
+class Insights:
+    """Win rates use blind picks only, and only pairs that differ in what is compared."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def overview(self) -> Overview:
+        with self._database.read() as session:
+            standings = dict(
+                session.execute(select(Pick.standing, func.count()).group_by(Pick.standing)).tuples().all()
+            )
+            annotators = session.scalar(
+                select(func.count(Annotator.id)).where(
+                    select(Pick.id).where(Pick.annotator_id == Annotator.id).exists()
+                )
+            )
+            candidates = session.scalar(select(func.count(Candidate.id)))
+        return Overview(
+            picks=standings.get(Standing.COUNTED, 0),
+            gold=standings.get(Standing.GOLD, 0),
+            repeats=standings.get(Standing.REPEAT, 0),
+            superseded=standings.get(Standing.SUPERSEDED, 0),
+            annotators=annotators or 0,
+            candidates=candidates or 0,
+        )
+
+    def picks_per_day(self) -> list[tuple[date, int]]:
+        """Counted picks by day (UTC), oldest first; days without picks are left out."""
+        day = func.date(Pick.created_at)
+        query = select(day, func.count()).where(Pick.standing == Standing.COUNTED).group_by(day).order_by(day)
+        with self._database.read() as session:
+            return [(_as_date(value), count) for value, count in session.execute(query)]
+
+    def win_rates_by_mode(self) -> list[WinRate]:
+        """By schedule mode: off, constant, anneal, gate."""
+        return _win_rates(
+            (left.partition("-")[0], right.partition("-")[0], score, count)
+            for left, right, score, count in self._schedule_pairs()
+        )
+
+    def win_rates_by_schedule(self) -> list[WinRate]:
+        """By exact schedule, such as `gate-0.3-0.6`."""
+        return _win_rates(self._schedule_pairs())
+
+    def gate_windows(self) -> list[GateCell]:
+        """Win rate of each gate window that met another schedule, for a heat map."""
+        return [
+            GateCell(start=float(parts[1]), end=float(parts[2]), share=rate.share)
+            for rate in self.win_rates_by_schedule()
+            if (parts := rate.label.split("-"))[0] == "gate"
+        ]
+
+    def thresholds(self) -> list[ThresholdPoint]:
+        """Win rate of each annealing threshold that met another schedule."""
+        return [
+            ThresholdPoint(form=parts[1], threshold=float(parts[2]), share=rate.share)
+            for rate in self.win_rates_by_schedule()
+            if (parts := rate.label.split("-"))[0] == "anneal"
+        ]
+
+    def win_rates_by_adapter(self) -> list[WinRate]:
+        """By adapter id; the base model has the label `base`."""
+        left, right = (
+            func.coalesce(column, literal("base")) for column in (PickPair.left_adapter_id, PickPair.right_adapter_id)
+        )
+        differ = PickPair.left_adapter_id.is_distinct_from(PickPair.right_adapter_id)
+        return _win_rates(self._pairs(left, right, differ))
+
+    def adapter_against(self, adapter_id: str, other_id: str | None) -> Share:
+        """How often an adapter was preferred to another one, or to the base model (None), in blind pairs."""
+        here, there = PickPair.left_adapter_id, PickPair.right_adapter_id
+        as_left = select(PickPair.left_score.label("score")).where(
+            PickPair.blind.is_(True), here == adapter_id, there.is_not_distinct_from(other_id)
+        )
+        as_right = select((1 - PickPair.left_score).label("score")).where(
+            PickPair.blind.is_(True), there == adapter_id, here.is_not_distinct_from(other_id)
+        )
+        scores = union_all(as_left, as_right).subquery()
+        with self._database.read() as session:
+            hits, total = session.execute(
+                select(func.coalesce(func.sum(scores.c.score), 0.0), func.count()).select_from(scores)
+            ).one()
+        return wilson_share(hits, total)
+
+    def measured(self, *, limit: int = 2000) -> list[Measured]:
+        """The newest candidates that have both a similarity and an aesthetic score."""
+        query = (
+            select(Candidate.id, Candidate.face_sim, Candidate.aesthetic)
+            .where(Candidate.aesthetic.is_not(None), Candidate.face_sim.is_not(None))
+            .order_by(Candidate.id.desc())
+            .limit(limit)
+        )
+        with self._database.read() as session:
+            return [
+                Measured(candidate_id=row.id, face_sim=row.face_sim, aesthetic=row.aesthetic)
+                for row in session.execute(query)
+            ]
+
+    def agreement(self, session_id: str | None = None) -> Agreement:
+        """Agreement between annotators, in one session or in all; repeats, gold and superseded picks are left out."""
+        tallies = [
+            func.sum(case((Pick.choice == category, 1), else_=0)).label(f"n{index}")
+            for index, category in enumerate(CATEGORIES)
+        ]
+        per_comparison = select(*tallies).where(Pick.standing == Standing.COUNTED)
+        if session_id is not None:
+            per_comparison = per_comparison.where(Pick.session_id == session_id)
+        units = per_comparison.group_by(Pick.comparison_id).having(func.count() > 1).subquery()
+        query = select(*units.c, func.count()).group_by(*units.c)
+        with self._database.read() as session:
+            patterns = [(tuple(row[:-1]), row[-1]) for row in session.execute(query)]
+        return Agreement(
+            alpha=krippendorff_alpha(patterns),
+            comparisons=sum(count for _, count in patterns),
+            picks=sum(sum(counts) * count for counts, count in patterns),
+        )
+
+    def self_consistency(self, annotator_id: str | None = None) -> Share:
+        """How often people answered a repeated comparison, with its sides reversed, as the first time."""
+        again, first = aliased(Pick), aliased(Pick)
+        query = (
+            select(func.count(), func.coalesce(func.sum(case((again.choice == first.choice, 1), else_=0)), 0))
+            .select_from(again)
+            .join(
+                first,
+                and_(
+                    first.comparison_id == again.comparison_id,
+                    first.annotator_id == again.annotator_id,
+                    first.standing == Standing.COUNTED,
+                ),
+            )
+            .where(again.standing == Standing.REPEAT)
+        )
+        if annotator_id is not None:
+            query = query.where(again.annotator_id == annotator_id)
+        with self._database.read() as session:
+            total, same = session.execute(query).one()
+        return wilson_share(same, total)
+
+    def position_bias(self) -> list[PositionShare]:
+        """Where winners stood on the screen, by the number of pictures shown; ties are left out."""
+        query = (
+            select(Pick.size, Pick.winner_position, func.count())
+            .where(Pick.standing == Standing.COUNTED, Pick.winner_position.is_not(None))
+            .group_by(Pick.size, Pick.winner_position)
+        )
+        with self._database.read() as session:
+            counts = {(size, position): count for size, position, count in session.execute(query)}
+        totals: dict[int, int] = defaultdict(int)
+        for (size, _), count in counts.items():
+            totals[size] += count
+        return [
+            PositionShare(
+                size=size, position=position, share=wilson_share(counts.get((size, position), 0), totals[size])
+            )
+            for size in sorted(totals)
+            for position in range(size)
+        ]
+
+    def annotators(self) -> list[AnnotatorQuality]:
+        """Everybody who made picks that count, most first, with their answers on gold comparisons."""
+        picks = select(Pick.annotator_id, func.count()).where(Pick.standing == Standing.COUNTED)
+        gold = (
+            select(
+                Pick.annotator_id,
+                func.count(),
+                func.sum(case((Pick.winner_id == Comparison.gold_winner_id, 1), else_=0)),
+            )
+            .join(Pick.comparison)
+            .where(Pick.standing == Standing.GOLD)
+            .group_by(Pick.annotator_id)
+        )
+        with self._database.read() as session:
+            made = dict(session.execute(picks.group_by(Pick.annotator_id)).tuples().all())
+            right = {annotator_id: (hits, total) for annotator_id, total, hits in session.execute(gold)}
+            people = session.scalars(select(Annotator).where(Annotator.id.in_({*made, *right}))).all()
+        return sorted(
+            (
+                AnnotatorQuality(
+                    annotator=person, picks=made.get(person.id, 0), gold=wilson_share(*right.get(person.id, (0, 0)))
+                )
+                for person in people
+            ),
+            key=lambda quality: -quality.picks,
+        )
+
+    def _schedule_pairs(self) -> list[tuple[str, str, float, int]]:
+        differ = PickPair.left_schedule != PickPair.right_schedule
+        return self._pairs(PickPair.left_schedule, PickPair.right_schedule, differ)
+
+    def _pairs(
+        self, left: ColumnElement[str], right: ColumnElement[str], differ: ColumnElement[bool]
+    ) -> list[tuple[str, str, float, int]]:
+        query = (
+            select(left, right, PickPair.left_score, func.count())
+            .where(PickPair.blind.is_(True), differ)
+            .group_by(left, right, PickPair.left_score)
+        )
+        with self._database.read() as session:
+            return list(session.execute(query).tuples().all())
+
+
+def _win_rates(pairs: Iterable[tuple[str, str, float, int]]) -> list[WinRate]:
+    """(left label, right label, left's score, how many) -> a win rate for each label; equal labels say nothing."""
+    hits: dict[str, float] = defaultdict(float)
+    totals: dict[str, int] = defaultdict(int)
+    for left, right, score, count in pairs:
+        if left == right:
+            continue
+        hits[left] += score * count
+        hits[right] += (1 - score) * count
+        totals[left] += count
+        totals[right] += count
+    return [WinRate(label=label, share=wilson_share(hits[label], totals[label])) for label in sorted(totals)]
+
+
+def _as_date(value: date | str) -> date:
+    return date.fromisoformat(value) if isinstance(value, str) else value

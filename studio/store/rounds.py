@@ -1,0 +1,340 @@
+"""Training rounds: a queue with leases, so that every round is done once and a killed worker's round goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, func, insert, or_, select
+from sqlalchemy.orm import Session
+
+from studio.store.adapters import NewAdapter, activate, add_adapter
+from studio.store.engine import Database, StoreError
+from studio.store.models import (
+    Adapter,
+    AdapterState,
+    Pick,
+    Round,
+    RoundPair,
+    RoundRequest,
+    RoundState,
+    RoundStep,
+    Standing,
+    new_id,
+    utc_now,
+)
+
+LIVE = (RoundState.QUEUED, RoundState.COLLECTING, RoundState.TRAINING, RoundState.EVALUATING)
+ENDS_WITH_ADAPTER = (RoundState.PROMOTED, RoundState.CANDIDATE, RoundState.REJECTED)
+NEXT = {
+    RoundState.QUEUED: (RoundState.COLLECTING,),
+    RoundState.COLLECTING: (RoundState.TRAINING,),
+    RoundState.TRAINING: (RoundState.EVALUATING,),
+    RoundState.EVALUATING: (),
+}
+"""Where a live round may go; any may also fail, be cancelled, or (from evaluating) end with an adapter."""
+
+
+class LeaseLost(StoreError):
+    """Another worker has taken the round up, or it has ended: stop working on it at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRoundPair:
+    """A pair the round looked at, kept or dropped."""
+
+    origin: str
+    chosen_sha256: str
+    rejected_sha256: str
+    kept: bool
+    drop_reason: str = ""
+    pick_id: str | None = None
+    generation_id: str | None = None
+    """Whose prompt and references condition both sides."""
+    chosen_candidate_id: str | None = None
+    rejected_candidate_id: str | None = None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    """Prompt and references where there is no generation."""
+    deltas: Mapping[str, float] = field(default_factory=dict)
+    """Metric of chosen minus metric of rejected."""
+
+
+class Rounds:
+    """Every method is one short transaction. Workers prove with `owner` that the round is still theirs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # Asking for rounds
+
+    def create(
+        self,
+        bundle: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        parent_adapter_id: str | None = None,
+        requested_by: str | None = None,
+    ) -> Round:
+        """Queue a round on top of `parent_adapter_id` (None: the base model)."""
+        with self._database.write() as session:
+            self._database.serialise(session, "rounds")
+            last = session.scalar(select(func.max(Round.number)))
+            row = Round(
+                number=1 if last is None else last + 1,
+                bundle=bundle,
+                config=dict(config or {}),
+                parent_adapter_id=parent_adapter_id,
+                requested_by=requested_by,
+            )
+            session.add(row)
+            return row
+
+    def ask(self, round_id: str, request: RoundRequest | str) -> Round:
+        """Ask a round to pause, to go on or to stop. One nobody works on is cancelled at once."""
+        request = RoundRequest(request)
+        with self._database.write() as session:
+            row = _get(session, round_id, lock=True)
+            if row.state not in LIVE:
+                raise StoreError(f"Round {row.number} is {row.state.value}; there is nothing to {request.value}.")
+            row.request = request
+            if request is RoundRequest.CANCEL and not _is_leased(row):
+                _end(row, RoundState.CANCELLED, "Cancelled before a worker had taken it up again.")
+            return row
+
+    def new_picks(self, bundle: str) -> int:
+        """How many counted picks no round has looked at; rounds that failed or were cancelled do not count."""
+        looked = select(func.max(Round.snapshot_at)).where(
+            Round.bundle == bundle, Round.state.not_in((RoundState.FAILED, RoundState.CANCELLED))
+        )
+        with self._database.read() as session:
+            since = session.scalar(looked)
+            query = select(func.count(Pick.id)).where(Pick.standing == Standing.COUNTED)
+            return session.scalar(query if since is None else query.where(Pick.created_at > since)) or 0
+
+    # Working on rounds
+
+    def claim(self, owner: str, *, lease_seconds: float = 60) -> Round | None:
+        """Take up the oldest round that waits, or whose worker fell silent; None when there is none.
+
+        A round taken up again keeps its state, checkpoint, pairs and progress. Paused rounds wait.
+        """
+        now = utc_now()
+        query = (
+            select(Round)
+            .where(
+                Round.state.in_(LIVE),
+                Round.request != RoundRequest.PAUSE,
+                or_(Round.lease_expires_at.is_(None), Round.lease_expires_at < now),
+            )
+            .order_by(Round.created_at, Round.number)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        with self._database.write() as session:
+            row = session.scalar(query)
+            if row is None:
+                return None
+            row.lease_owner = owner
+            row.lease_expires_at = now + timedelta(seconds=lease_seconds)
+            row.heartbeat_at = now
+            row.started_at = row.started_at or now
+            row.attempts += 1
+            return row
+
+    def heartbeat(
+        self,
+        round_id: str,
+        owner: str,
+        *,
+        lease_seconds: float = 60,
+        progress: Mapping[str, Any] | None = None,
+        checkpoint_path: str | None = None,
+        log_path: str | None = None,
+    ) -> RoundRequest:
+        """Keep the lease, store progress, and learn whether people want the round to run, pause or stop.
+
+        Paths are relative to the data folder. Raises LeaseLost.
+        """
+        now = utc_now()
+        with self._database.write() as session:
+            row = _owned(session, round_id, owner)
+            row.heartbeat_at = now
+            row.lease_expires_at = now + timedelta(seconds=lease_seconds)
+            if progress is not None:
+                row.progress = dict(progress)
+            if checkpoint_path is not None:
+                row.checkpoint_path = checkpoint_path
+            if log_path is not None:
+                row.log_path = log_path
+            return row.request
+
+    def release(self, round_id: str, owner: str, *, message: str = "") -> None:
+        """Give a round back unfinished, for example because it is paused; the next claim takes it up."""
+        with self._database.write() as session:
+            row = _owned(session, round_id, owner)
+            row.lease_owner = row.lease_expires_at = None
+            row.message = message
+
+    def advance(self, round_id: str, owner: str, state: RoundState | str, *, message: str = "") -> Round:
+        """queued -> collecting -> training -> evaluating. Raises StoreError for any other way, LeaseLost."""
+        state = RoundState(state)
+        with self._database.write() as session:
+            row = _owned(session, round_id, owner)
+            if state not in NEXT[row.state]:
+                raise StoreError(f"Round {row.number} is {row.state.value} and cannot become {state.value}.")
+            row.state = state
+            row.message = message
+            return row
+
+    def finish(
+        self,
+        round_id: str,
+        owner: str,
+        state: RoundState | str,
+        *,
+        message: str,
+        adapter: NewAdapter | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Adapter | None:
+        """End a round; its adapter, states and activation appear in one transaction or not at all.
+
+        `promoted`, `candidate` and `rejected` need an adapter; `promoted` makes it the active one. `failed` and
+        `cancelled` have none. Raises StoreError when state and adapter do not fit, LeaseLost.
+        """
+        state = RoundState(state)
+        if state in LIVE:
+            raise StoreError(f"A round does not end as {state.value}; use advance.")
+        if (adapter is not None) != (state in ENDS_WITH_ADAPTER):
+            raise StoreError(f"A round that ends as {state.value} has {'an' if adapter is None else 'no'} adapter.")
+        with self._database.write() as session:
+            row = _owned(session, round_id, owner)
+            if state in ENDS_WITH_ADAPTER and row.state is not RoundState.EVALUATING:
+                raise StoreError(f"Round {row.number} is {row.state.value}; adapters come out of an evaluation.")
+            if metrics is not None:
+                row.metrics = dict(metrics)
+            _end(row, state, message)
+            if adapter is None:
+                return None
+            made = add_adapter(session, adapter, bundle=row.bundle, parent_id=row.parent_adapter_id, round_id=row.id)
+            made.state = AdapterState(state.value)
+            made.data_deleted_at = row.data_deleted_at
+            if state is RoundState.PROMOTED:
+                made.promoted_at = utc_now()
+                activate(session, row.bundle, made.id, by_id=None, note=message)
+            return made
+
+    # What a round used and logged
+
+    def save_pairs(self, round_id: str, owner: str, pairs: Sequence[NewRoundPair], *, snapshot_at: datetime) -> None:
+        """Write down the snapshot: all pairs the round looks at, in order. A second call replaces the first."""
+        rows = [
+            {
+                "id": new_id(),
+                "round_id": round_id,
+                "position": position,
+                "origin": pair.origin,
+                "pick_id": pair.pick_id,
+                "generation_id": pair.generation_id,
+                "chosen_candidate_id": pair.chosen_candidate_id,
+                "rejected_candidate_id": pair.rejected_candidate_id,
+                "chosen_sha256": pair.chosen_sha256,
+                "rejected_sha256": pair.rejected_sha256,
+                "conditions": dict(pair.conditions),
+                "deltas": dict(pair.deltas),
+                "kept": pair.kept,
+                "drop_reason": pair.drop_reason,
+            }
+            for position, pair in enumerate(pairs)
+        ]
+        with self._database.write() as session:
+            row = _owned(session, round_id, owner)
+            row.snapshot_at = snapshot_at
+            session.execute(delete(RoundPair).where(RoundPair.round_id == round_id))
+            if rows:
+                session.execute(insert(RoundPair), rows)
+
+    def pairs(self, round_id: str, *, kept: bool | None = None) -> list[RoundPair]:
+        """The round's pairs in order: all, those trained on, or those dropped."""
+        query = select(RoundPair).where(RoundPair.round_id == round_id).order_by(RoundPair.position)
+        if kept is not None:
+            query = query.where(RoundPair.kept.is_(kept))
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
+    def dropped(self, round_id: str) -> dict[str, int]:
+        """Reason -> how many pairs were dropped for it, most first."""
+        query = (
+            select(RoundPair.drop_reason, func.count())
+            .where(RoundPair.round_id == round_id, RoundPair.kept.is_(False))
+            .group_by(RoundPair.drop_reason)
+            .order_by(func.count().desc())
+        )
+        with self._database.read() as session:
+            return dict(session.execute(query).tuples().all())
+
+    def log_steps(self, round_id: str, owner: str, steps: Mapping[int, Mapping[str, Any]]) -> None:
+        """Store what training steps logged, replacing what an earlier attempt logged for the same steps."""
+        rows = [{"round_id": round_id, "step": step, "metrics": dict(metrics)} for step, metrics in steps.items()]
+        if not rows:
+            return
+        with self._database.write() as session:
+            _owned(session, round_id, owner)
+            session.execute(delete(RoundStep).where(RoundStep.round_id == round_id, RoundStep.step.in_(list(steps))))
+            session.execute(insert(RoundStep), rows)
+
+    def steps(self, round_id: str, *, after: int = -1) -> list[RoundStep]:
+        """What was logged after a step, in order."""
+        query = select(RoundStep).where(RoundStep.round_id == round_id, RoundStep.step > after).order_by(RoundStep.step)
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
+    # Looking
+
+    def get(self, round_id: str) -> Round:
+        with self._database.read() as session:
+            return _get(session, round_id)
+
+    def list(self, *, bundle: str | None = None, limit: int = 100) -> list[Round]:
+        """Rounds, newest first."""
+        query = select(Round).order_by(Round.number.desc()).limit(limit)
+        if bundle is not None:
+            query = query.where(Round.bundle == bundle)
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
+    def live(self, *, bundle: str | None = None) -> list[Round]:
+        """Rounds that wait or run, oldest first."""
+        query = select(Round).where(Round.state.in_(LIVE)).order_by(Round.created_at, Round.number)
+        if bundle is not None:
+            query = query.where(Round.bundle == bundle)
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
+
+def _get(session: Session, round_id: str, *, lock: bool = False) -> Round:
+    row = session.get(Round, round_id, with_for_update=lock or None)
+    if row is None:
+        raise StoreError(f"Round {round_id!r} does not exist.")
+    return row
+
+
+def _owned(session: Session, round_id: str, owner: str) -> Round:
+    row = _get(session, round_id, lock=True)
+    if row.state not in LIVE:
+        raise LeaseLost(f"Round {row.number} has ended as {row.state.value}; stop working on it.")
+    if row.lease_owner != owner:
+        raise LeaseLost(f"Round {row.number} belongs to {row.lease_owner!r} now, not to {owner!r}; stop working on it.")
+    return row
+
+
+def _is_leased(row: Round) -> bool:
+    return row.lease_expires_at is not None and row.lease_expires_at >= utc_now()
+
+
+def _end(row: Round, state: RoundState, message: str) -> None:
+    row.state = state
+    row.message = message
+    row.finished_at = utc_now()
+    row.lease_owner = row.lease_expires_at = None
