@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from diffusers import QwenImage21Pipeline, QwenImageEditPlusPipeline
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import tqdm
 
 from core.adapters import Adapters
@@ -269,9 +268,7 @@ def load_bundle(
             local_files_only=True,
         )
     except Exception as error:  # each part of a damaged bundle fails in its own way
-        remedy = (
-            "restore its files" if card.revision is None else "download it again with allow_download=True"
-        )
+        remedy = "restore its files" if card.revision is None else "download it again with allow_download=True"
         raise BundleError(
             f"The bundle in {folder} cannot be loaded ({type(error).__name__}: {error}); {remedy}."
         ) from error
@@ -336,7 +333,7 @@ def _fetch(card: BundleCard, allow_download: bool, progress: DownloadProgress | 
             "bundle. "
             f"({error})"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the hub's HTTP library raises its own kinds
         raise BundleError(
             f"Downloading {card.name} from {card.source} failed ({type(error).__name__}: {error}). What has "
             "arrived is kept; try again to go on from there."
@@ -345,17 +342,18 @@ def _fetch(card: BundleCard, allow_download: bool, progress: DownloadProgress | 
 
 def _reporter(progress: DownloadProgress) -> type[tqdm]:
     class Reporter(tqdm):
-        """huggingface_hub counts the bytes that have reached the disk in the bar of this name."""
+        """Counts for itself: a bar that is not on a terminal, or was switched off, counts nothing."""
 
         def __init__(self, *args: Any, name: str | None = None, **kwargs: Any) -> None:
+            # huggingface_hub counts the bytes that have reached the disk in the bar of this name.
             self.reports = name == "huggingface_hub.snapshot_download"
-            super().__init__(*args, name=name, **{**kwargs, "file": io.StringIO()})
+            self.done = 0
+            super().__init__(*args, name=name, **{**kwargs, "disable": True})
 
-        def update(self, n: float | None = 1) -> bool | None:
-            shown = super().update(n)
+        def update(self, n: float | None = 1) -> None:
             if self.reports:
-                progress(int(self.n), int(self.total or 0))
-            return shown
+                self.done += int(n or 0)
+                progress(self.done, int(self.total or 0))
 
     return Reporter
 

@@ -1,0 +1,1 @@
+"""Benchmarks: how fast, and how good on held-out people."""
