@@ -246,8 +246,8 @@ def load_bundle(
     Args:
         device: where the weights go.
         dtype: of the weights; by default the card's on an accelerator and float32 on a CPU.
-        allow_download: fetch hub weights that are not here yet; licence and size are on the card. An
-            interrupted download goes on where it stopped.
+        allow_download: fetch hub weights that are not here yet; licence and size are on the card. A connection
+            that breaks is resumed; after a failure or a kill, finished files are kept.
         progress: told how the download goes; without it, bars on stderr.
 
     Raises:
@@ -329,14 +329,12 @@ def _fetch(card: BundleCard, allow_download: bool, progress: DownloadProgress | 
             ) from error
         raise BundleError(
             f"{what} cannot be downloaded: the hub cannot be reached. Connect to the network and try again - "
-            "what has arrived is kept - or copy a snapshot to this machine and give its folder as the "
-            "bundle. "
-            f"({error})"
+            f"finished files are kept - or copy a snapshot to this machine and give its folder as the bundle. ({error})"
         ) from error
     except Exception as error:  # the hub's HTTP library raises its own kinds
         raise BundleError(
-            f"Downloading {card.name} from {card.source} failed ({type(error).__name__}: {error}). What has "
-            "arrived is kept; try again to go on from there."
+            f"Downloading {card.name} from {card.source} failed ({type(error).__name__}: {error}). Finished "
+            "files are kept; try again to go on."
         ) from error
 
 
