@@ -84,12 +84,14 @@ class Actor:
 @dataclass(frozen=True, eq=False)
 class Rendered:
     """picture: (H, W, 3) uint8 sRGB. people: (H, W) int64 index of the person that a pixel shows, -1 background.
+    cover: (H, W) share of a pixel that people cover, 0..1.
     boxes: (N, 4) faces as detectors box them, x0, y0, x1, y1 in pixels, partly outside the picture perhaps.
     landmarks: (N, 5, 2) eye, eye, nose tip, mouth corner, mouth corner; the person's right first.
     visible: (N,) share of the face box inside the picture that the person itself covers, 0..1."""
 
     picture: Tensor
     people: Tensor
+    cover: Tensor
     boxes: Tensor
     landmarks: Tensor
     visible: Tensor
@@ -170,6 +172,7 @@ class Renderer:
         return Rendered(
             picture=_encode(image).reshape(height, width, 3),
             people=people,
+            cover=cover.reshape(height, width),
             boxes=boxes,
             landmarks=landmarks,
             visible=_visible_share(people, boxes),
@@ -205,7 +208,7 @@ class Renderer:
                 diffuse = lighting.fibre_irradiance(surface_points, surface, light, lit[chosen], ambient)
                 diffuse = diffuse * surface.occlusion[:, None].sqrt()
             else:
-                partly = lit[chosen] * (0.55 + 0.45 * near[chosen]) * surface.occlusion.clamp(min=0.0).sqrt()
+                partly = lit[chosen] * (0.55 + 0.45 * near[chosen]) * (0.25 + 0.75 * surface.occlusion)
                 diffuse = lighting.irradiance(surface_points, surface, light, partly, ambient)
             if material == Material.SKIN:
                 diffuse = _scatter(diffuse, surface, points.pixel[chosen], points.share[chosen], view)
@@ -525,7 +528,7 @@ def _complete(surface: Surface, points: SurfacePoints) -> Surface:
 
 def _scatter(diffuse: Tensor, surface: Surface, pixel: Tensor, share: Tensor, view: _View) -> Tensor:
     """Light that entered the skin nearby leaves it here: a blur inside the skin, red the furthest."""
-    radius = round(0.045 / float(view.footprint(torch.zeros(1, device=pixel.device))))
+    radius = round(0.022 / float(view.footprint(torch.zeros(1, device=pixel.device))))
     if radius < 1:
         return diffuse
     image = torch.zeros(view.height * view.width, 4, device=pixel.device)
@@ -535,7 +538,7 @@ def _scatter(diffuse: Tensor, surface: Surface, pixel: Tensor, share: Tensor, vi
     for _ in range(2):
         image = F.avg_pool2d(image, 2 * radius + 1, 1, radius)
     blurred = (image[0, :3] / image[0, 3:].clamp(min=1e-4)).reshape(3, -1).T[pixel]
-    part = torch.tensor([0.75, 0.45, 0.32], device=pixel.device) * surface.subsurface[:, None]
+    part = torch.tensor([0.75, 0.40, 0.28], device=pixel.device) * surface.subsurface[:, None]
     return diffuse + (blurred - diffuse) * part
 
 
