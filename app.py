@@ -1,10 +1,23 @@
-"""Starts the studio."""
+"""Starts the studio: settings, store, models in the background, page."""
 
 from __future__ import annotations
+
+import logging
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 import onnxruntime
 import torch
+
+from studio.context import Studio
+from studio.generation import GenerationJobs
+from studio.model_host import ModelHost
+from studio.settings import Settings
+from studio.store import Store
+from studio.theme import STYLE_SHEET, studio_theme
+from studio.ui import build_page
 
 
 def describe_devices() -> str:
@@ -16,11 +29,49 @@ def describe_devices() -> str:
     )
 
 
+def open_studio(settings: Settings) -> Studio:
+    """The application behind the page, with its models on their way."""
+    store = Store.open(
+        settings.data,
+        database_url=settings.database_url and settings.database_url.get_secret_value(),
+    )
+    host = ModelHost(
+        settings.bundle,
+        face_pack=settings.face_pack,
+        device=None if settings.device == "auto" else settings.device,
+        allow_download=settings.allow_download,
+        threads=settings.threads,
+    )
+    host.start()
+    jobs = GenerationJobs(store, host)
+    jobs.start()
+    return Studio(settings, store, host, jobs)
+
+
+def launch(studio: Studio, page: gr.Blocks, *, block: bool = True) -> None:
+    """Serve the page; returns at once when `block` is False."""
+    settings = studio.settings
+    page.queue(max_size=None).launch(
+        server_name=settings.host,
+        server_port=settings.port or None,
+        share=settings.share,
+        auth=settings.credentials,
+        allowed_paths=[str(studio.store.folder / "media")],
+        max_file_size=f"{settings.max_upload_mb:g}mb",
+        theme=studio_theme(),
+        css_paths=STYLE_SHEET,
+        footer_links=["api", "settings"],
+        ssr_mode=False,
+        prevent_thread_lock=not block,
+    )
+
+
 def main() -> None:
+    settings = Settings.from_command_line()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     print(describe_devices(), flush=True)
-    with gr.Blocks(title="IdGlow Studio") as page:
-        gr.Markdown("# IdGlow Studio\nThe studio's pages are not part of this version yet.")
-    page.launch()
+    studio = open_studio(settings)
+    launch(studio, build_page(studio))
 
 
 if __name__ == "__main__":

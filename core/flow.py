@@ -76,9 +76,7 @@ def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
     Source: Stable Diffusion 3 (arXiv 2403.03206), section 5.3.2.
     """
     if not (math.isfinite(shift) and shift > 0):
-        raise ValueError(
-            f"shift is {shift!r}, but must be a finite number above 0; 1 leaves the sigmas as they are."
-        )
+        raise ValueError(f"shift is {shift!r}, but must be a finite number above 0; 1 leaves the sigmas as they are.")
     _check_sigma_range(sigmas)
     # The same fraction as above; in this form rounding can never lift a sigma above 1.
     return shift * sigmas / ((1 - sigmas) + shift * sigmas)
@@ -138,14 +136,10 @@ def _per_sample(sigma: float | Tensor, x: Tensor) -> Tensor:
 def _check_sigma_range(sigma: Tensor) -> None:
     if not bool(((sigma >= 0) & (sigma <= 1)).all()):
         low, high = sigma.min().item(), sigma.max().item()
-        raise ValueError(
-            f"sigma lies in [{low:g}, {high:g}], but must be in [0, 1]; a timestep is 1000 * sigma."
-        )
+        raise ValueError(f"sigma lies in [{low:g}, {high:g}], but must be in [0, 1]; a timestep is 1000 * sigma.")
 
 
 def _check_same_shape(**tensors: Tensor) -> None:
     if len({tuple(tensor.shape) for tensor in tensors.values()}) > 1:
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
-        raise ValueError(
-            f"These tensors must have one shape, so that nothing is broadcast by mistake: {shapes}."
-        )
+        raise ValueError(f"These tensors must have one shape, so that nothing is broadcast by mistake: {shapes}.")

@@ -109,9 +109,7 @@ def read_picture(
         raise _too_many_pixels(name, "far more pixels than any camera takes", limits) from error
     # Decoders meet hostile bytes here and raise whatever they trip over; to a person it is all the same.
     except Exception as error:
-        raise PictureError(
-            name, f"is truncated, damaged or unsafe to open ({error})", _OPEN_ELSEWHERE
-        ) from error
+        raise PictureError(name, f"is truncated, damaged or unsafe to open ({error})", _OPEN_ELSEWHERE) from error
 
 
 def _display_name(source: object, name: str | None) -> str:
@@ -120,9 +118,7 @@ def _display_name(source: object, name: str | None) -> str:
     return (Path(name).name if isinstance(name, str) else "") or "The picture"
 
 
-def _read_limited(
-    source: str | os.PathLike[str] | bytes | BinaryIO, name: str, limits: PictureLimits
-) -> bytes:
+def _read_limited(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, limits: PictureLimits) -> bytes:
     if isinstance(source, bytes):
         content = source
     elif isinstance(source, str | os.PathLike):
@@ -151,9 +147,7 @@ def _refuse_other_content(content: bytes, name: str) -> None:
     if not content:
         raise PictureError(name, "is empty", "The upload or download was probably interrupted; try it again.")
     if start.startswith(b"version https://git-lfs"):
-        raise PictureError(
-            name, "is a Git LFS pointer, not the picture itself", "Run `git lfs pull` where it is from."
-        )
+        raise PictureError(name, "is a Git LFS pointer, not the picture itself", "Run `git lfs pull` where it is from.")
     if b"<svg" in start:
         raise PictureError(name, "is a vector drawing (SVG)", "Export it as PNG and upload that file.")
     if start.startswith((b"<!doctype html", b"<html")):
@@ -214,9 +208,7 @@ def _to_upright_rgb(picture: Image.Image, name: str) -> Image.Image:
     if picture.mode.startswith("I;16"):
         picture = _to_eight_bits(picture)
     elif picture.mode in ("I", "F", "LAB", "HSV"):
-        raise PictureError(
-            name, f"stores its pixels in a way that is not read here (mode {picture.mode})", _SAVE_AS
-        )
+        raise PictureError(name, f"stores its pixels in a way that is not read here (mode {picture.mode})", _SAVE_AS)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
     elif picture.mode in ("P", "1", "YCbCr", "RGBX"):

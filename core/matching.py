@@ -73,8 +73,7 @@ def match_faces(
     if not np.isfinite(similarity).all():
         row, column = np.argwhere(~np.isfinite(similarity))[0].tolist()
         raise ValueError(
-            f"The similarity of reference {row} and face {column} is {similarity[row, column]}; "
-            "an embedding is broken."
+            f"The similarity of reference {row} and face {column} is {similarity[row, column]}; an embedding is broken."
         )
     if not math.isfinite(threshold):
         raise ValueError(f"threshold is {threshold!r}, but must be a finite similarity.")
@@ -112,16 +111,13 @@ def _swapped(
     centers = np.arange(faces) if face_centers is None else np.asarray(face_centers, dtype=np.float64)
     if centers.shape != (faces,) or not np.isfinite(centers).all():
         raise ValueError(
-            f"face_centers is {face_centers!r}, but must hold one finite number "
-            f"for each of the {faces} faces."
+            f"face_centers is {face_centers!r}, but must hold one finite number for each of the {faces} faces."
         )
     if expected_order is None:
         return ()
     order = list(expected_order)
     if len(set(order)) != len(order) or not set(order) <= set(range(references)):
-        raise ValueError(
-            f"expected_order is {order}, but must name each of the {references} references at most once."
-        )
+        raise ValueError(f"expected_order is {order}, but must name each of the {references} references at most once.")
     position = {pair.reference: centers[pair.face] for pair in pairs if pair.similarity >= threshold}
     found = [reference for reference in order if reference in position]
     return tuple((left, right) for left, right in combinations(found, 2) if position[left] > position[right])

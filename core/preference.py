@@ -107,14 +107,8 @@ def flow_dpo_loss(
 
 def _check_errors(errors: dict[str, Tensor]) -> None:
     shapes = {name: tuple(error.shape) for name, error in errors.items()}
-    if (
-        len(set(shapes.values())) > 1
-        or errors["chosen_error"].dim() != 1
-        or errors["chosen_error"].numel() == 0
-    ):
-        raise ValueError(
-            f"The four errors must have one shape (pairs,), with at least one pair; they have {shapes}."
-        )
+    if len(set(shapes.values())) > 1 or errors["chosen_error"].dim() != 1 or errors["chosen_error"].numel() == 0:
+        raise ValueError(f"The four errors must have one shape (pairs,), with at least one pair; they have {shapes}.")
     for name, error in errors.items():
         if error.dtype not in (torch.float32, torch.float64):
             raise ValueError(
@@ -122,6 +116,4 @@ def _check_errors(errors: dict[str, Tensor]) -> None:
                 "the loss takes the difference of nearly equal errors."
             )
         if "reference" in name and error.requires_grad:
-            raise ValueError(
-                f"{name} carries a gradient; compute the reference policy's errors under torch.no_grad()."
-            )
+            raise ValueError(f"{name} carries a gradient; compute the reference policy's errors under torch.no_grad().")

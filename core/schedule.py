@@ -59,30 +59,22 @@ class IdentitySchedule:
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
-            raise ValueError(
-                f"Schedule mode {self.mode!r} is unknown; choose one of {', '.join(get_args(Mode))}."
-            )
+            raise ValueError(f"Schedule mode {self.mode!r} is unknown; choose one of {', '.join(get_args(Mode))}.")
         own_fields = _FIELDS_OF_MODE[self.mode]
         for name in ("threshold", "form", "start", "end"):
             if name not in own_fields and getattr(self, name) is not None:
-                raise ValueError(
-                    f"A schedule of mode {self.mode} has no {name}; got {getattr(self, name)!r}."
-                )
+                raise ValueError(f"A schedule of mode {self.mode} has no {name}; got {getattr(self, name)!r}.")
         for name in own_fields:
             if name != "form":
                 object.__setattr__(self, name, _unit_number(name, getattr(self, name)))
         if self.mode == "anneal":
             self._check_anneal()
         if self.mode == "gate" and self.start > self.end:
-            raise ValueError(
-                f"The gate starts at {self.start} and ends at {self.end}; start must not be above end."
-            )
+            raise ValueError(f"The gate starts at {self.start} and ends at {self.end}; start must not be above end.")
 
     def _check_anneal(self) -> None:
         if self.form not in get_args(Form):
-            raise ValueError(
-                f"Annealing form {self.form!r} is unknown; choose one of {', '.join(get_args(Form))}."
-            )
+            raise ValueError(f"Annealing form {self.form!r} is unknown; choose one of {', '.join(get_args(Form))}.")
         if self.form == "hold" and self.threshold == 0:
             raise ValueError(
                 "The threshold is 0, but `hold` divides by it; choose a threshold above 0, or mode constant."
@@ -185,11 +177,7 @@ class IdentitySchedule:
 
 def _unit_number(name: str, value: object) -> float:
     """`value` as a float in [0, 1]; True, None, text, NaN and everything outside are refused."""
-    number = (
-        float(value)
-        if isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        else math.nan
-    )
+    number = float(value) if isinstance(value, int | float | np.number) and not isinstance(value, bool) else math.nan
     if not 0 <= number <= 1:
         raise ValueError(f"{name} is {value!r}, but must be a number in [0, 1].")
     return number + 0.0  # -0.0 is 0.0, and has only one text form

@@ -100,7 +100,9 @@ def test_every_imported_package_is_pinned():
 
 
 def test_python_files_stay_readable():
-    long = {name(path): len(path.read_text().splitlines()) for path in source_files()}
+    """Past 400 lines a file asks to be split, past 600 it has to be; a migration is one step of history."""
+    files = [path for path in source_files() if path.parent.name != "versions"]
+    long = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert {file: lines for file, lines in long.items() if lines > 600} == {}
 
 

@@ -102,12 +102,8 @@ def test_half_precision_latents_are_mixed_in_float32_and_keep_their_dtype(dtype:
 
 def test_velocity_error_is_the_mean_square_of_each_sample():
     x0, noise = pair()
-    v_pred = velocity_target(x0, noise) + torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64).reshape(
-        3, 1, 1, 1
-    )
-    torch.testing.assert_close(
-        velocity_error(v_pred, x0, noise), torch.tensor([0.0, 1.0, 9.0], dtype=torch.float64)
-    )
+    v_pred = velocity_target(x0, noise) + torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64).reshape(3, 1, 1, 1)
+    torch.testing.assert_close(velocity_error(v_pred, x0, noise), torch.tensor([0.0, 1.0, 9.0], dtype=torch.float64))
     assert velocity_error(*(x.bfloat16() for x in (v_pred, x0, noise))).dtype == torch.float32
 
 
@@ -146,9 +142,7 @@ def test_shifting_keeps_the_interval_its_ends_and_the_order(shift: float, values
     assert shifted[-1] == 1
     assert (shifted.diff() >= -1e-6).all()
     assert ((shifted >= 0) & (shifted <= 1)).all()
-    torch.testing.assert_close(
-        shift_sigmas(shifted.double(), 1 / shift).float(), sigmas, atol=1e-4, rtol=1e-3
-    )
+    torch.testing.assert_close(shift_sigmas(shifted.double(), 1 / shift).float(), sigmas, atol=1e-4, rtol=1e-3)
 
 
 def test_an_empty_draw_is_empty():

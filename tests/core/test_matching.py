@@ -50,9 +50,7 @@ def test_renumbering_people_and_faces_renumbers_the_result(similarity: np.ndarra
     random.shuffle(rows)
     random.shuffle(columns)
     centers = np.arange(faces) * 10.0
-    match = match_faces(
-        similarity, threshold=threshold, expected_order=range(references), face_centers=centers
-    )
+    match = match_faces(similarity, threshold=threshold, expected_order=range(references), face_centers=centers)
     moved = match_faces(
         similarity[rows][:, columns],
         threshold=threshold,
@@ -128,9 +126,7 @@ def test_swapped_are_all_pairs_out_of_the_expected_order(order: tuple[int, ...])
 
 def test_places_come_from_the_face_centers_when_given():
     similarity = np.eye(2)
-    assert match_faces(similarity, threshold=0.5, expected_order=[0, 1], face_centers=[90, 20]).swapped == (
-        (0, 1),
-    )
+    assert match_faces(similarity, threshold=0.5, expected_order=[0, 1], face_centers=[90, 20]).swapped == ((0, 1),)
     assert match_faces(similarity, threshold=0.5, expected_order=[1, 0], face_centers=[90, 20]).swapped == ()
     assert match_faces(similarity, threshold=0.5, expected_order=[0, 1], face_centers=[50, 50]).swapped == ()
 

@@ -87,9 +87,7 @@ def test_gradients_of_both_sides_are_those_of_finite_differences(options: dict):
 
 def test_descending_improves_the_chosen_and_worsens_the_rejected_side():
     chosen, rejected = torch.tensor([0.5], requires_grad=True), torch.tensor([0.5], requires_grad=True)
-    flow_dpo_loss(
-        chosen, rejected, torch.tensor([0.5]), torch.tensor([0.5]), beta=2.0, asymmetry=3.0
-    ).loss.backward()
+    flow_dpo_loss(chosen, rejected, torch.tensor([0.5]), torch.tensor([0.5]), beta=2.0, asymmetry=3.0).loss.backward()
     # d loss / d logit = -1/2 at logit 0, d logit / d e(w) = -beta/2 * a, d logit / d e(l) = beta/2
     assert chosen.grad.item() == pytest.approx(1.5)
     assert rejected.grad.item() == pytest.approx(-0.5)
@@ -120,9 +118,7 @@ def test_the_margin_must_be_cleared_and_the_anchor_pulls_on_the_chosen_side():
 def test_the_loss_of_a_batch_is_the_mean_of_its_pairs():
     values = torch.rand(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     together = loss_of(*values, sft_weight=0.1).loss.item()
-    assert together == pytest.approx(
-        sum(loss_of(*values[:, i], sft_weight=0.1).loss.item() for i in range(3)) / 3
-    )
+    assert together == pytest.approx(sum(loss_of(*values[:, i], sft_weight=0.1).loss.item() for i in range(3)) / 3)
 
 
 def test_extreme_logits_stay_finite():
