@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _IRIS_ANGLE = 0.46  # radians around the gaze; a real iris is 11.7 mm on a ball of 24 mm
 _SCLERA = (0.66, 0.62, 0.59)
 _FURTHEST_GAZE = 0.5
+# Expression units that part the lips.
+_PARTING = {"mouth-open", "mouth-part-later", "mouth-depression-retraction", "mouth-upward-retraction"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,8 @@ def parts(body: Body) -> list[Part]:
             casts_shadow=False,
         )
     )
+    if not _PARTING.intersection(body.person.expression_units):
+        return found  # teeth a hair in front of closed lips would show as a white line
     for material, names in (
         (Material.TEETH, ("helper-upper-teeth", "helper-lower-teeth")),
         (Material.TONGUE, ("helper-tongue",)),

@@ -18,7 +18,7 @@ from trainers.people.surface import Surface, SurfacePoints, smoothstep, unit
 Colour = tuple[float, float, float]
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 # Light that enters skin leaves it beside the shadow line, red the furthest.
-_SUBSURFACE_WRAP = (0.38, 0.16, 0.10)
+_SUBSURFACE_WRAP = (0.26, 0.10, 0.06)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def irradiance(points: SurfacePoints, surface: Surface, light: Light, lit: Tenso
     wrap = surface.subsurface[:, None] * torch.tensor(_SUBSURFACE_WRAP, device=device)
     key = unit(torch.tensor(light.key.direction, device=device))
     fill = unit(torch.tensor(light.fill.direction, device=device))
-    soft = 0.35 * light.key.softness
+    soft = 0.25 * light.key.softness
     key_cosine = ((normal @ key)[:, None] + wrap + soft) / (1 + wrap + soft)
     fill_cosine = ((normal @ fill)[:, None] + 0.4) / 1.4
     # A shadow's edge on skin is red.

@@ -23,7 +23,7 @@ from trainers.people.eyes import Lashes
 from trainers.people.identity import SHAPE_TARGETS, Identity, Person
 from trainers.people.raster import depth_image, fragments, nearest
 from trainers.people.scalp import Scalp
-from trainers.people.surface import smoothstep, unit, vertex_normals
+from trainers.people.surface import bump, smoothstep, unit, vertex_normals
 
 MESH_VARIABLE = "IDGLOW_PEOPLE_MESH"
 _AGE_KEYS = (("baby", 1.0), ("child", 11.0), ("young", 25.0), ("old", 80.0))
@@ -220,12 +220,15 @@ class PeopleMesh:
 
     @cached_property
     def skin_fields(self) -> Tensor:
-        """(k, 5) of the body's vertices in the order of `compact("body")`: the masks of lips, ears, eyelids and inside
-        of the mouth, and the open sky."""
+        """(k, 7) of the body's vertices in the order of `compact("body")`: the masks of lips, ears, eyelids and inside
+        of the mouth, the open sky, and closeness to the roots of the upper and of the lower lashes."""
         index, faces = self.compact("body")
-        sky = open_sky(self.template[index], faces)
+        place = self.template[index]
         masks = [self.masks[name][index] for name in ("lips", "ears", "eyelids", "inside-mouth")]
-        return torch.stack([*masks, sky], 1)
+        roots = self.template[self.lashes.vertices][self.lashes.along < 0.25]
+        upper = self.lashes.upper[self.lashes.along < 0.25] > 0.5
+        near = [bump(torch.cdist(place, roots[row]).amin(1) ** 2, 0.011) for row in (upper, ~upper)]
+        return torch.stack([*masks, open_sky(place, faces), *near], 1)
 
     @cached_property
     def face_outline(self) -> Tensor:
@@ -372,7 +375,7 @@ def open_sky(vertices: Tensor, faces: Tensor, *, directions: int = 40, size: int
         grid = (screen[:, :2] / (size - 1) * 2 - 1)[None, None]
         front = F.grid_sample(depth.reshape(1, 1, size, size), grid, align_corners=True, padding_mode="border")[0, 0, 0]
         cosine = (normals @ towards).clamp(min=0)
-        seen += cosine * smoothstep(0.12, 0.04, screen[:, 2] - front)
+        seen += cosine * smoothstep(0.08, 0.025, screen[:, 2] - front)
         possible += cosine
     inside = place.abs().amax(1) < _HEAD_EXTENT
     return torch.where(inside, seen / possible, torch.ones_like(seen))

@@ -53,7 +53,7 @@ SHADERS: dict[Material, Callable[[SurfacePoints], Surface]] = {
 BLENDED_LAYERS = 2
 # Interpolated for every seen point: template 3, position 3, normal 3, uv 2, extra.
 _CHANNELS = 11 + EXTRA_CHANNELS
-_FACE_IRRADIANCE = 0.92  # what a correctly exposed face of average albedo receives
+_FACE_IRRADIANCE = 1.0  # what a correctly exposed face of average albedo receives
 _AVERAGE_ALBEDO = 0.30
 _SHADOW_TAPS = ((-0.9, -0.5), (0.7, -0.9), (0.9, 0.6), (-0.6, 0.9), (-2.1, 0.4), (2.1, -0.3), (0.3, 2.2), (-0.4, -2.1))
 

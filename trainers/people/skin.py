@@ -29,7 +29,7 @@ _MOUTH_INSIDE = (0.16, 0.035, 0.03)
 
 
 def part(body: Body) -> Part:
-    """extra: lips, ears, eyelids, inside of the mouth (0..1), open sky seen by the vertex (0..1)."""
+    """extra: `PeopleMesh.skin_fields`."""
     mesh = body.mesh
     index, faces = mesh.compact("body")
     return Part(
@@ -54,7 +54,7 @@ def shade(points: SurfacePoints) -> Surface:
     place, people = points.template, points.people
     x, y, z = place.unbind(1)
     side = x.abs()
-    lips, ears, eyelids, inside, sky = points.extra[:, :5].unbind(1)
+    lips, ears, eyelids, inside, sky, upper_lid, lower_lid = points.extra[:, :7].unbind(1)
     lips, inside = smoothstep(0.30, 0.75, lips), smoothstep(0.4, 0.7, inside)
     own = points.gather([(p.identity.seed * 0.6180339) % 1.0 * 40 for p in people])
     shifted = place + own[:, None]
@@ -89,6 +89,10 @@ def shade(points: SurfacePoints) -> Surface:
     albedo = _with_moles(points, albedo)
     lid = smoothstep(0.35, 0.9, eyelids)
     albedo = albedo * (1 - 0.10 * lid[:, None] * torch.tensor([0.6, 1.0, 1.0], device=points.device))
+    # Where lashes leave the lids they read as one dark line.
+    made_up = points.gather([float(p.identity.female and p.appearance.age > 13) for p in people])
+    line = (0.72 + 0.20 * made_up) * upper_lid.sqrt() + 0.30 * lower_lid
+    albedo = albedo * (1 - line.clamp(max=0.92))[:, None]
 
     lip_colour = points.gather([_lip_colour(p) for p in people])
     albedo = mix(albedo, lip_colour * (1 + 0.05 * pores[:, :1]), 0.85 * lips)
@@ -103,10 +107,10 @@ def shade(points: SurfacePoints) -> Surface:
     oily = 0.32 * (1 + 0.20 * pores[:, 3]) * (1 - 0.85 * cover)
     return Surface(
         albedo=albedo.clamp(0, 1),
-        specular=oily + 0.30 * lips,
+        specular=(oily + 0.30 * lips) * (1 - inside) * sky,
         gloss=16 + 26 * lips,
         subsurface=(1 - 0.8 * cover) * (1 - inside),
-        occlusion=sky * (1 - 0.85 * inside) * (1 - folds),
+        occlusion=sky**1.3 * (1 - 0.9 * inside) * (1 - folds),
         normal=normal,
     )
 
