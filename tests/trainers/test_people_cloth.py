@@ -11,7 +11,9 @@ import torch
 from trainers.people.accessories import FRAMES, Glasses, Hat, glasses, sample_glasses, sample_hat
 from trainers.people.cloth import COLOURS, GARMENTS, Clothes, clothes, linear_colour, sample_clothes, shade
 from trainers.people.identity import Appearance, Person, sample_identity
+from trainers.people.lighting import AreaLight, Light
 from trainers.people.mesh import Body, MeshMissing, PeopleMesh, find_mesh
+from trainers.people.renderer import Renderer, portrait_camera
 from trainers.people.surface import Noise, Part, SurfacePoints
 
 
@@ -89,6 +91,23 @@ def test_a_garment_has_the_colour_of_its_word(mesh, garment):
         for part in clothes(mesh.body(person)):
             albedo = looks(part, person)
             assert nearest_word(srgb(albedo.mean(0))) == colour
+
+
+def test_pictures_show_the_colour_of_the_word(mesh):
+    """The mean pixel of the chest in white light from the front, against the nearest word of the palette."""
+    renderer = Renderer(mesh)
+    light = Light(
+        key=AreaLight.at(15, 25, colour=(0.7, 0.7, 0.7), softness=1.0),
+        fill=AreaLight.at(-40, 10, colour=(0.3, 0.3, 0.3), softness=1.0),
+        sky=(0.5, 0.5, 0.5),
+        ground=(0.35, 0.35, 0.35),
+    )
+    for index, colour in enumerate(COLOURS):
+        actors = renderer.build([wearing("t-shirt", colour, seed=4 + index % 3)])
+        camera = portrait_camera(actors[0], face=0.22, shift=(0.0, -1.2))
+        picture = renderer.render(actors, camera, light, torch.full((64, 64, 3), 0.4)).picture
+        chest = picture[47:62, 22:42].double().mean((0, 1)).numpy() / 255
+        assert nearest_word(chest) == colour
 
 
 def test_two_coloured_garments_have_both_colours(mesh):

@@ -83,11 +83,11 @@ def brow_density(points: Tensor, brows: Brows) -> tuple[Tensor, Tensor]:
     """(P,) 0..1 of a brow on (P, 3) template points, and the place along it, 0 at the nose .. 1 at the
     temple."""
     inward = points[:, 0].abs() - 0.10
-    along = (inward / 0.48).clamp(0, 1)
+    along = (inward / 0.42).clamp(0, 1)
     line = 0.475 + brows.height + 0.10 * brows.arch * torch.sin(2.2 * along) - 0.03 * along
     width = 0.046 * brows.thickness * (0.75 + 0.25 * smoothstep(0.0, 0.25, along)) * (1 - 0.62 * along**1.6)
     across = (points[:, 1] - line) / width
-    ends = smoothstep(-0.03, 0.06, inward) * smoothstep(0.54, 0.42, inward)
+    ends = smoothstep(-0.03, 0.06, inward) * smoothstep(0.46, 0.36, inward)
     return torch.exp(-1.1 * across.square()) * ends * smoothstep(0.5, 0.7, points[:, 2]), along
 
 
@@ -142,7 +142,7 @@ def _brow_strands(roots: Roots, person: Person, frame: HeadFrame, rng: np.random
     angle = 1.25 * (1 - along / 0.55).clamp(0, 1) - 0.25 * along + 0.5 * (turn[kept] - 0.5)
     outward = roots.template[kept, 0].sign()
     heading = torch.stack([outward * angle.cos(), angle.sin(), -0.45 * along], 1)
-    length = (0.055 + 0.05 * size[kept]) * (1 if age > 60 else 0.9)
+    length = (0.050 + 0.05 * size[kept]) * (1.1 if age > 60 else 0.95) * (1 - 0.45 * along)
     return _arcs(root, heading, length, rise=0.012)
 
 
@@ -189,7 +189,7 @@ def facial_cover(points: SurfacePoints, noise: Tensor) -> tuple[Tensor, Tensor]:
         look, at = person.appearance, points.template[here]
         style = BEARDS[beard_at_age(look.beard, look.age)]
         density, _ = brow_density(at, person.identity.brows)
-        found = density * 0.75 * person.identity.brows.density * _brow_strength(person)
+        found = density * 0.85 * person.identity.brows.density * _brow_strength(person)
         if style.cover:
             found = torch.maximum(found, beard_density(at, style) * style.cover)
         cover[here] = found

@@ -294,7 +294,7 @@ def weave(points: SurfacePoints, albedo: Tensor, fabric: Tensor, band: Tensor, i
         torch.where(fabric == RIBBED, around * 44, torch.where(inside < band, around * 60, place[:, 0] * 34))
     )
     seam = torch.exp(-(((inside - band) / 0.018) ** 2)) * (band > 0)
-    shadow = 1 - 0.28 * seam - 0.10 * knit * fine * (0.5 - 0.5 * ribs)
+    shadow = 1 - 0.22 * seam - 0.10 * knit * fine * (0.5 - 0.5 * ribs)
     normal = points.normal + 0.13 * folds
     across = torch.stack([around.cos(), torch.zeros_like(around), -around.sin()], 1)
     normal = unit(normal + (0.22 * knit * fine * torch.sin(torch.acos(ribs.clamp(-0.999, 0.999))))[:, None] * across)

@@ -115,8 +115,10 @@ def comb(
         heading = _unit(x - last[0], y - last[1], z - last[2])
         path.append((x, y, z))
     knots = np.einsum("kp,pcn->nkc", _smoothing(steps), np.array(path, dtype=np.float32))
-    if style.long or style.fringe is not None:
-        ends = np.full(count, style.cut if style.long else -9.0)
+    if not style.tied:
+        # The barber: hanging hair all at one height, short hair along the edge of the hair behind the temples.
+        edge = np.where(guides.azimuth > 1.1, start_y - guides.inside - style.overhang, -9.0)
+        ends = np.full(count, style.cut) if style.long else edge
         if style.fringe is not None:
             ends = np.where(fringe, style.fringe, ends)
         knots = cut_below(knots, ends + 0.08 * (cut_draw - 0.5))

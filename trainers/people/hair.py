@@ -139,7 +139,7 @@ def shade(points: SurfacePoints) -> Surface:
     hair = points.gather([p.identity.pigment_at(p.appearance.age) for p in people])
     grey_share = points.gather([p.identity.grey_at(p.appearance.age) for p in people])
     # Brows keep their colour longest.
-    grey = smoothstep(-0.3, 0.3, grey_share * torch.where(kind == BROW, 0.8, 1.3) - 0.15 - pigment)
+    grey = smoothstep(0.0, 0.6, grey_share * torch.where(kind == BROW, 1.1, 1.6) - pigment)
     colour = mix(hair, torch.tensor(GREY, device=points.device), grey)
     brightness = (1 + 0.55 * tone).clamp(0.3, 2.0) * (0.72 + 0.4 * along)
     occlusion = (0.42 + 0.58 * layer) * (0.55 + 0.45 * smoothstep(0.0, 0.35, along))

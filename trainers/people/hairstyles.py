@@ -17,7 +17,8 @@ class HairStyle:
     with these weights: crown away from the whorl, side away from the parting (at x = parting), back
     (negative: forwards), up. lift: how upright it leaves the skin, which is also how stiff it is; gravity:
     how fast it turns down. curl: radius, turns: number of windings; frizz: roughness of single strands;
-    clump: 0 loose .. 1 locks that end in one point. tied: "", "tail" or "bun".
+    clump: 0 loose .. 1 locks that end in one point. tied: "", "tail" or "bun". overhang: how far short hair
+    hangs over ears and nape.
     """
 
     words: str
@@ -38,6 +39,7 @@ class HairStyle:
     frizz: float = 0.02
     clump: float = 0.5
     tied: str = ""
+    overhang: float = 0.08
 
     @property
     def long(self) -> bool:
@@ -102,6 +104,7 @@ STYLES: dict[str, HairStyle] = {
         lift=0.4,
         gravity=0.3,
         clump=0.45,
+        overhang=0.18,
     ),
     "short curls": HairStyle(
         words="short curly hair",
@@ -114,6 +117,7 @@ STYLES: dict[str, HairStyle] = {
         turns=2.2,
         clump=0.85,
         frizz=0.05,
+        overhang=0.15,
     ),
     "afro": HairStyle(
         words="an afro",
@@ -128,6 +132,7 @@ STYLES: dict[str, HairStyle] = {
         turns=3.0,
         clump=0.45,
         frizz=0.07,
+        overhang=0.3,
     ),
     "short afro": HairStyle(
         words="a short afro",
@@ -154,6 +159,7 @@ STYLES: dict[str, HairStyle] = {
         lift=0.4,
         gravity=0.3,
         clump=0.45,
+        overhang=0.25,
     ),
     "bob": HairStyle(
         words="a bob",
