@@ -1,0 +1,31 @@
+"""What every panel works on, made once at start: settings, store, models, jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from studio.generation import GenerationJobs
+from studio.model_host import ModelHost
+from studio.settings import Settings
+from studio.store import Store
+
+
+@dataclass(frozen=True, eq=False)
+class Studio:
+    """The running application behind its page."""
+
+    settings: Settings
+    store: Store
+    host: ModelHost
+    jobs: GenerationJobs
+
+    def media_url(self, sha256: str) -> str:
+        """Where the browser finds a stored picture: names are hashes, so only who was shown one can ask for it."""
+        return file_url(self.store.media.path(sha256))
+
+
+def file_url(path: Path) -> str:
+    """The address under which Gradio serves a file of an allowed folder."""
+    return f"/gradio_api/file={quote(str(path))}"

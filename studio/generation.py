@@ -1,0 +1,253 @@
+"""Generations as jobs: stored before they run, run one at a time, watched by any number of pages.
+
+A page that is closed or reloaded loses nothing: the job goes on, and `watch` picks it up again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from core.generate import Candidate, GenerationRequest, generate, to_uint8
+from core.images import read_picture
+from core.prompts import PromptRefused
+from core.prompts import Task as CoreTask
+from core.provenance import encode_png
+from core.sampler import Cancelled, StepReport
+from core.schedule import IdentitySchedule
+from studio.model_host import ModelHost, ModelsNotReady
+from studio.store import NewCandidate, NewGeneration, Store
+from studio.store.engine import StoreError
+from studio.store.models import Generation, GenerationState, Task
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_PREVIEWS = 1.0
+"""Decoding a preview costs a tenth of a second on a slow machine, so not at every step."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Progress:
+    """How far a generation is.
+
+    waiting: jobs before it in the queue. previews: (height, width, 3) uint8, one for each candidate, as the clean
+    estimate stands. seconds_left: of the denoising, from the steps so far; None before the first one.
+    message: a sentence for a person where something went wrong.
+    """
+
+    state: GenerationState
+    waiting: int = 0
+    step: int = 0
+    steps: int = 0
+    previews: tuple[np.ndarray, ...] = ()
+    seconds_left: float | None = None
+    message: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.state not in (GenerationState.QUEUED, GenerationState.RUNNING)
+
+
+class GenerationJobs:
+    """The queue of generations of this process and the thread that works through it."""
+
+    def __init__(self, store: Store, host: ModelHost) -> None:
+        self._store = store
+        self._host = host
+        self._queue: queue.Queue[str] = queue.Queue()
+        self._progress: dict[str, Progress] = {}
+        self._order: list[str] = []
+        self._stops: dict[str, threading.Event] = {}
+        self._changed = threading.Condition()
+
+    def start(self) -> None:
+        """Begin working; generations that an earlier process left behind are marked as failed."""
+        self._store.generations.recover_interrupted()
+        threading.Thread(target=self._work, name="generation-jobs", daemon=True).start()
+
+    def submit(self, new: NewGeneration) -> str:
+        """Store a generation and queue it; returns its id.
+
+        Raises:
+            StoreError: a portrait is gone or a setting makes no sense.
+        """
+        generation_id = self._store.generations.create(new).id
+        with self._changed:
+            self._stops[generation_id] = threading.Event()
+            self._order.append(generation_id)
+            self._progress[generation_id] = Progress(state=GenerationState.QUEUED, steps=new.steps)
+        self._queue.put(generation_id)
+        return generation_id
+
+    def cancel(self, generation_id: str) -> None:
+        """Stop a generation before its next step, or take it out of the queue; nothing happens to an ended one."""
+        stop = self._stops.get(generation_id)
+        if stop is None:
+            return
+        stop.set()
+        if self.progress(generation_id).state is GenerationState.QUEUED:
+            self._end(generation_id, GenerationState.CANCELLED, "Cancelled before it began.")
+
+    def progress(self, generation_id: str) -> Progress:
+        """How far it is; from the store when another process ran it."""
+        with self._changed:
+            found = self._progress.get(generation_id)
+            if found is not None:
+                if found.state is GenerationState.QUEUED and generation_id in self._order:
+                    found = replace(found, waiting=self._order.index(generation_id))
+                return found
+        row = self._store.generations.get(generation_id)
+        return Progress(state=row.state, message=row.message, step=row.steps, steps=row.steps)
+
+    def watch(self, generation_id: str, *, every: float = 0.25) -> Iterator[Progress]:
+        """Yield the progress whenever it has changed, at most each `every` seconds, until the generation has ended."""
+        last = None
+        while True:
+            progress = self.progress(generation_id)
+            if progress != last or last is None:
+                yield progress
+                last = progress
+            if progress.ended:
+                return
+            with self._changed:
+                self._changed.wait(timeout=1.0)
+            time.sleep(every)
+
+    def _work(self) -> None:
+        while True:
+            generation_id = self._queue.get()
+            try:
+                self._run(generation_id)
+            except Exception:  # one bad job must not end the queue
+                logger.exception("Generation %s could not be ended properly", generation_id)
+
+    def _run(self, generation_id: str) -> None:
+        if self._stops[generation_id].is_set():
+            return
+        try:
+            self._host.wait()
+            row = self._store.generations.get(generation_id)
+            self._store.generations.start(generation_id)
+            self._update(generation_id, Progress(state=GenerationState.RUNNING, steps=row.steps))
+            with self._host.turn() as bundle:
+                candidates = generate(
+                    bundle,
+                    self._request(row),
+                    on_step=_Reporter(self, generation_id),
+                    cancel=self._stops[generation_id].is_set,
+                )
+            self._keep(row, candidates)
+            self._update(generation_id, Progress(state=GenerationState.DONE, step=row.steps, steps=row.steps))
+        except Cancelled as stopped:
+            self._end(generation_id, GenerationState.CANCELLED, str(stopped))
+        except (ModelsNotReady, PromptRefused, StoreError, ValueError, FloatingPointError) as error:
+            self._end(generation_id, GenerationState.FAILED, str(error))
+        except Exception as error:
+            logger.exception("Generation %s failed", generation_id)
+            self._end(generation_id, GenerationState.FAILED, f"{type(error).__name__}: {error}")
+
+    def _request(self, row: Generation) -> GenerationRequest:
+        pictures = [reference.portrait.picture_sha256 for reference in row.references]
+        return GenerationRequest(
+            prompt=row.prompt.text,
+            portraits=tuple(read_picture(self._store.media.path(sha256)) for sha256 in pictures),
+            task=CoreTask.CHILD if row.task is Task.AGE else CoreTask.GROUP,
+            seeds=tuple(row.seeds),
+            schedule=IdentitySchedule.parse(row.schedule),
+            strength=row.strength,
+            guidance=row.guidance,
+            steps=row.steps,
+            height=row.height,
+            width=row.width,
+            expected_order=tuple(row.options["expected_order"]) if "expected_order" in row.options else None,
+        )
+
+    def _keep(self, row: Generation, candidates: list[Candidate]) -> None:
+        analyzer = self._host.analyzer
+        new = []
+        for position, candidate in enumerate(candidates):
+            height, width = candidate.picture.shape[:2]
+            report = face_report_json(candidate, analyzer.name if analyzer else "")
+            new.append(
+                NewCandidate(
+                    position=position,
+                    seed=candidate.seed,
+                    media_sha256=self._store.media.add(encode_png(candidate.picture, candidate.record()), ".png"),
+                    width=width,
+                    height=height,
+                    face_report=report,
+                    face_sim=report and report["face_sim"],
+                    coverage=report and report["coverage"],
+                    seconds=sum(candidate.seconds.values()) / len(candidates),
+                )
+            )
+        timings = {stage: round(seconds, 3) for stage, seconds in candidates[0].seconds.items()}
+        self._store.generations.finish(row.id, new, timings=timings)
+
+    def _update(self, generation_id: str, progress: Progress) -> None:
+        with self._changed:
+            self._progress[generation_id] = progress
+            if progress.state is not GenerationState.QUEUED and generation_id in self._order:
+                self._order.remove(generation_id)
+            if progress.ended:
+                # The store knows the rest; previews of a thousand generations would fill the memory.
+                self._progress.pop(generation_id)
+                self._stops.pop(generation_id, None)
+            self._changed.notify_all()
+
+    def _end(self, generation_id: str, state: GenerationState, message: str) -> None:
+        end = self._store.generations.cancel if state is GenerationState.CANCELLED else self._store.generations.fail
+        try:
+            end(generation_id, message)
+        except StoreError as error:  # its person was deleted while it ran
+            message = str(error)
+        self._update(generation_id, Progress(state=state, message=message))
+
+
+class _Reporter:
+    """The sampler's callback: step, time left, and a preview now and then."""
+
+    def __init__(self, jobs: GenerationJobs, generation_id: str) -> None:
+        self._jobs = jobs
+        self._id = generation_id
+        self._began: float | None = None
+        self._previewed = 0.0
+        self._previews: tuple[np.ndarray, ...] = ()
+
+    def __call__(self, report: StepReport) -> None:
+        now = time.monotonic()
+        left = None
+        if self._began is None:
+            self._began = now  # the first step also warms caches, so the pace counts from its end
+        elif report.step > 1:
+            left = (now - self._began) / (report.step - 1) * (report.total - report.step)
+        if now - self._previewed >= SECONDS_BETWEEN_PREVIEWS and report.step < report.total:
+            self._previews = tuple(to_uint8(report.preview()))
+            self._previewed = now
+            self._jobs._store.generations.heartbeat(self._id)
+        self._jobs._update(
+            self._id,
+            Progress(
+                state=GenerationState.RUNNING,
+                step=report.step,
+                steps=report.total,
+                previews=self._previews,
+                seconds_left=left,
+            ),
+        )
+
+
+def face_report_json(candidate: Candidate, pack: str) -> dict[str, Any] | None:
+    """The face report as the store and `studio.words.face_strip` take it; None where nothing was measured."""
+    if candidate.faces is None:
+        return None
+    height, width = candidate.picture.shape[:2]
+    return {**dataclasses.asdict(candidate.faces), "pack": pack, "width": width, "height": height}

@@ -1,0 +1,314 @@
+"""The Create page: people, prompt, identity timing and sampling on one side, what comes of them on the other."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+
+from core.backbones.bundles import find_card
+from core.prompts import Task, refuse_unsafe
+from studio.context import Studio
+from studio.draft import Draft
+from studio.generation import Progress
+from studio.model_host import ModelsNotReady
+from studio.panels import people, prompt, results
+from studio.panels.people import PeoplePanel
+from studio.panels.prompt import PromptPanel
+from studio.panels.results import ResultsPanel
+from studio.store import NewGeneration, StoreError
+from studio.store.models import GenerationState
+from studio.store.models.base import new_id
+from studio.widgets.timing import AGE_PRESET, GROUP_PRESET, schedule_of, timing_editor, timing_of
+
+LARGEST_SEED = 2**31 - 1
+STORED_TASK = {Task.GROUP.value: "group", Task.CHILD.value: "age"}
+
+
+@dataclass(frozen=True, eq=False)
+class SettingsPanel:
+    timing: gr.HTML
+    preset: gr.Button
+    compare_with: gr.Checkbox
+    other_timing: gr.HTML
+    steps: gr.Slider
+    candidates: gr.Slider
+    seed: gr.Number
+    random_seed: gr.Checkbox
+    size: gr.Dropdown
+    guidance: gr.Slider
+    generate: gr.Button
+    cancel: gr.Button
+
+
+@dataclass(frozen=True, eq=False)
+class ComposePage:
+    people: PeoplePanel
+    prompt: PromptPanel
+    settings: SettingsPanel
+    results: ResultsPanel
+
+
+def build(studio: Studio) -> ComposePage:
+    with gr.Row(equal_height=False, elem_id="compose"):
+        with gr.Column(scale=5, min_width=340, elem_id="compose-steps"):
+            with gr.Column(elem_classes="step"):
+                people_panel = people.build(studio)
+            with gr.Column(elem_classes="step"):
+                prompt_panel = prompt.build()
+            with gr.Column(elem_classes="step"):
+                settings_panel = _build_settings(studio)
+        with gr.Column(scale=8, min_width=340, elem_id="compose-results"):
+            results_panel = results.build()
+    return ComposePage(people_panel, prompt_panel, settings_panel, results_panel)
+
+
+def _build_settings(studio: Studio) -> SettingsPanel:
+    limits = studio.settings
+    steps, sizes = _model_defaults(limits.bundle, limits.max_side)
+    gr.Markdown("### 3 · Identity timing\nWhen, while the picture forms, the portraits are looked at.")
+    timing = timing_editor(elem_id="timing")
+    preset = gr.Button("Preset for this task", size="sm", elem_id="timing-preset")
+    compare_with = gr.Checkbox(
+        label="Run a second schedule as B", info="Same seeds, different timing, side by side.", elem_id="ab"
+    )
+    other_timing = timing_editor({**GROUP_PRESET, "mode": "constant"}, visible=False, elem_id="timing-b")
+    with gr.Accordion("Sampling", open=False):
+        number = gr.Slider(1, limits.max_candidates, value=min(4, limits.max_candidates), step=1, label="Candidates")
+        step_count = gr.Slider(1, limits.max_steps, value=min(steps, limits.max_steps), step=1, label="Steps")
+        with gr.Row():
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, elem_id="seed")
+            random_seed = gr.Checkbox(True, label="New seed each time", elem_id="random-seed")
+        size = gr.Dropdown(sizes, value=sizes[0], label="Size", elem_id="size")
+        guidance = gr.Slider(
+            1, 8, value=1, step=0.5, label="Guidance", info="Above 1 the text weighs more, at twice the time."
+        )
+    with gr.Row(elem_id="generate-row"):
+        generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
+        cancel = gr.Button("Cancel", size="lg", visible=False, elem_id="cancel")
+    return SettingsPanel(
+        timing,
+        preset,
+        compare_with,
+        other_timing,
+        step_count,
+        number,
+        seed,
+        random_seed,
+        size,
+        guidance,
+        generate,
+        cancel,
+    )
+
+
+def _model_defaults(bundle: str, max_side: int) -> tuple[int, list[str]]:
+    """Steps and sizes of a bundle, known from its card before anything is loaded."""
+    try:
+        card = find_card(bundle)
+    except (ValueError, RuntimeError):  # the header says what is wrong with the bundle
+        return 20, ["256 × 256"]
+    wide = min(max_side, card.width * 3 // 2)
+    wanted = [(card.width, card.height), (wide, card.height), (card.width * 3 // 4, card.height)]
+    sizes = dict.fromkeys(
+        f"{width // 32 * 32} × {height // 32 * 32}" for width, height in wanted if max(width, height) <= max_side
+    )
+    return card.steps, list(sizes) or [f"{card.width} × {card.height}"]
+
+
+def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState) -> None:
+    people.wire(page.people, studio, draft)
+    prompt.wire(page.prompt, studio, draft)
+    results.wire(page.results, studio, draft)
+    settings, shown = page.settings, page.results
+
+    inputs = {
+        draft, page.prompt.task, page.prompt.scene, page.prompt.text, page.prompt.origin,
+        settings.timing, settings.compare_with, settings.other_timing, settings.steps, settings.candidates,
+        settings.seed, settings.random_seed, settings.size, settings.guidance,
+    }  # fmt: skip
+
+    def start(values: dict[Any, Any]) -> dict[Any, Any]:
+        """Store and queue the run; everything after that can be picked up again by a reloaded page."""
+        current = Draft.read(values[draft])
+        seed = secrets.randbelow(LARGEST_SEED) if values[settings.random_seed] else int(values[settings.seed] or 0)
+        try:
+            runs = _new_generations(studio, page, current, values, seed)
+            current = replace(current, generations=tuple(studio.jobs.submit(run) for run in runs))
+        except (ModelsNotReady, StoreError, ValueError) as error:
+            raise gr.Error(str(error), title="Not started") from error
+        return {draft: current.write(), settings.seed: seed}
+
+    def cancel(state: dict[str, Any]) -> None:
+        for generation_id in Draft.read(state).generations:
+            studio.jobs.cancel(generation_id)
+
+    def reuse(chosen: str | None) -> dict[Any, Any]:
+        if chosen is None:
+            return {settings.seed: gr.skip()}
+        candidate = studio.store.generations.candidate(chosen)
+        row = candidate.generation
+        return {
+            settings.timing: timing_of(results.schedule_of(row), row.strength),
+            settings.steps: row.steps,
+            settings.seed: candidate.seed,
+            settings.random_seed: False,
+            settings.guidance: row.guidance,
+            page.prompt.text: row.prompt.text,
+        }
+
+    private = {"api_visibility": "private"}
+    watched = [
+        shown.status, shown.gallery, shown.chosen, shown.details, shown.tools, shown.favourite, shown.download,
+        shown.compare, shown.slider, settings.generate, settings.cancel,
+    ]  # fmt: skip
+
+    def watch(state: dict[str, Any]) -> Iterator[list[Any]]:
+        yield from _watch(studio, Draft.read(state))
+
+    settings.generate.click(
+        start, inputs, [draft, settings.seed], show_progress="hidden", concurrency_limit=None, **private
+    ).success(watch, [draft], watched, show_progress="hidden", concurrency_limit=None, **private)
+    settings.cancel.click(cancel, [draft], show_progress="hidden", concurrency_limit=None, **private)
+    shown.reuse.click(
+        reuse,
+        [shown.chosen],
+        [settings.timing, settings.steps, settings.seed, settings.random_seed, settings.guidance, page.prompt.text],
+        show_progress="hidden",
+        **private,
+    )
+    settings.compare_with.change(
+        lambda on: gr.update(visible=on),
+        settings.compare_with,
+        settings.other_timing,
+        show_progress="hidden",
+        **private,
+    )
+    for chosen in (settings.preset.click, page.prompt.task.change):
+        chosen(
+            lambda task: AGE_PRESET if task == Task.CHILD.value else GROUP_PRESET,
+            page.prompt.task,
+            settings.timing,
+            show_progress="hidden",
+            **private,
+        )
+
+
+def restore(page: ComposePage, studio: Studio, draft: gr.BrowserState) -> None:
+    """On page load: people, pictures and a run that is still going come back from the database."""
+
+    def begin(state: dict[str, Any]) -> tuple[Any, ...]:
+        current = Draft.read(state)
+        return current.write(), people.listing(studio, current)
+
+    def watch(state: dict[str, Any]) -> Iterator[list[Any]]:
+        current = Draft.read(state)
+        if current.generations:
+            yield from _watch(studio, current)
+
+    shown, settings = page.results, page.settings
+    watched = [
+        shown.status, shown.gallery, shown.chosen, shown.details, shown.tools, shown.favourite, shown.download,
+        shown.compare, shown.slider, settings.generate, settings.cancel,
+    ]  # fmt: skip
+    private = {"api_visibility": "private", "show_progress": "hidden"}
+    gr.on(None, begin, [draft], [draft, page.people.people], **private).then(
+        watch, [draft], watched, concurrency_limit=None, **private
+    )
+
+
+def _new_generations(
+    studio: Studio, page: ComposePage, draft: Draft, values: dict[Any, Any], seed: int
+) -> Sequence[NewGeneration]:
+    settings = page.settings
+    task, text = values[page.prompt.task], values[page.prompt.text] or ""
+    if not draft.portraits:
+        raise ValueError("Add a portrait of each person first.")
+    if not text.strip():
+        raise ValueError("The prompt is empty; write one or take the template.")
+    refuse_unsafe(text, children=task == Task.CHILD.value)
+    bundle = studio.host.bundle
+    bundle.backbone.limits.check_references(len(draft.portraits))
+    width, height = (int(side) for side in values[settings.size].split(" × "))
+    bundle.backbone.limits.check_size(height, width)
+    by_template = values[page.prompt.origin] != "edited"
+    timings = [values[settings.timing]]
+    if values[settings.compare_with]:
+        timings.append(values[settings.other_timing])
+    group = new_id() if len(timings) > 1 else None
+    return [
+        NewGeneration(
+            task=STORED_TASK[task],
+            prompt=text,
+            prompt_origin=values[page.prompt.origin],
+            scene_words=values[page.prompt.scene] or "",
+            schedule=str(schedule_of(timing)),
+            strength=float(timing["strength"]),
+            steps=int(values[settings.steps]),
+            guidance=float(values[settings.guidance]),
+            width=width,
+            height=height,
+            seeds=[(seed + number) % (LARGEST_SEED + 1) for number in range(int(values[settings.candidates]))],
+            bundle=bundle.card.name,
+            bundle_revision=bundle.revision,
+            portrait_ids=draft.portraits,
+            options={"expected_order": list(range(len(draft.portraits)))} if by_template else {},
+            ab_group=group,
+            ab_side=side if group else None,
+            author_id=draft.owner(studio.store).id,
+        )
+        for timing, side in zip(timings, "AB", strict=False)
+    ]
+
+
+def _watch(studio: Studio, draft: Draft) -> Iterator[list[Any]]:
+    """Values of the watched components until the run has ended: progress and previews, then the pictures."""
+    while True:
+        try:
+            progress = [studio.jobs.progress(generation_id) for generation_id in draft.generations]
+        except StoreError as error:  # deleted meanwhile
+            progress = [Progress(state=GenerationState.FAILED, message=str(error))]
+        running = [one for one in progress if not one.ended]
+        if not running:
+            break
+        previews = results.previews(progress)
+        gallery = gr.update(value=previews, visible=True, selected_index=None) if previews else gr.skip()
+        status = results.progress_html(running[0])
+        hidden = gr.update(visible=False)
+        yield [
+            status,
+            gallery,
+            None,
+            "",
+            hidden,
+            gr.skip(),
+            gr.skip(),
+            hidden,
+            gr.skip(),
+            hidden,
+            gr.update(visible=True),
+        ]
+        time.sleep(0.4)
+
+    rows = results.load(studio, draft)
+    made = results.pictures(studio, rows)
+    status = "".join(results.progress_html(one) for one in progress) or ("" if made else results.EMPTY)
+    chosen, details, tools, favourite, download = results.shown(studio, draft, 0)
+    slider = gr.update(value=(made[0][0], made[1][0])) if len(made) > 1 else gr.skip()
+    yield [
+        status,
+        gr.update(value=made, visible=bool(made), selected_index=None),
+        chosen,
+        details,
+        tools,
+        favourite,
+        download,
+        gr.update(visible=len(made) > 1),
+        slider,
+        gr.update(visible=True),
+        gr.update(visible=False),
+    ]

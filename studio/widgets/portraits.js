@@ -1,0 +1,91 @@
+const list = element.querySelector(".portraits");
+let dragged = null;
+
+const text = (tag, className, content) => {
+  const node = document.createElement(tag);
+  node.className = className;
+  node.textContent = content;
+  return node;
+};
+
+function button(label, title, act, disabled = false) {
+  const node = text("button", "", label);
+  node.type = "button";
+  node.title = title;
+  node.setAttribute("aria-label", title);
+  node.disabled = disabled;
+  node.addEventListener("click", act);
+  return node;
+}
+
+// The square around a face, cut from the whole picture: nothing more than the portrait itself is stored.
+function crop(portrait, box, scale) {
+  const [left, top, right, bottom] = box;
+  const side = Math.max(right - left, bottom - top) * scale;
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", `${(left + right - side) / 2} ${(top + bottom - side) / 2} ${side} ${side}`);
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", `face of ${portrait.name}`);
+  const image = document.createElementNS("http://www.w3.org/2000/svg", "image");
+  image.setAttribute("href", portrait.picture);
+  image.setAttribute("width", portrait.width);
+  image.setAttribute("height", portrait.height);
+  svg.append(image);
+  return svg;
+}
+
+function row(portrait, index, count) {
+  const item = document.createElement("li");
+  item.draggable = true;
+  item.dataset.id = portrait.id;
+  const name = document.createElement("input");
+  name.value = portrait.name;
+  name.maxLength = 60;
+  name.setAttribute("aria-label", `name of person ${index + 1}`);
+  name.addEventListener("change", () => trigger("act", { action: "rename", id: portrait.id, name: name.value }));
+  const move = (to) => trigger("act", { action: "move", id: portrait.id, to });
+  const tools = text("span", "tools", "");
+  tools.append(
+    button("↑", "move up", () => move(index - 1), index === 0),
+    button("↓", "move down", () => move(index + 1), index === count - 1),
+    button("×", `remove ${portrait.name}`, () => trigger("act", { action: "remove", id: portrait.id }))
+  );
+  const hints = text("span", "hints", portrait.hints.join(", "));
+  item.append(text("span", "number", `image ${index + 1}`), crop(portrait, portrait.boxes[portrait.chosen], 1.5), name, tools, hints);
+  if (portrait.boxes.length > 1) item.append(choice(portrait));
+  return item;
+}
+
+function choice(portrait) {
+  const faces = text("div", "choice", `This picture shows ${portrait.boxes.length} faces. Who is meant?`);
+  const row = text("div", "choice-faces", "");
+  portrait.boxes.forEach((box, face) => {
+    const pick = button("", `face ${face + 1} from the left`, () => trigger("act", { action: "choose", id: portrait.id, face }));
+    pick.setAttribute("aria-pressed", face === portrait.chosen);
+    pick.append(crop(portrait, box, 1.4));
+    row.append(pick);
+  });
+  faces.append(row);
+  return faces;
+}
+
+function draw() {
+  const portraits = props.value || [];
+  list.replaceChildren(...portraits.map((portrait, index) => row(portrait, index, portraits.length)));
+}
+
+list.addEventListener("dragstart", (event) => {
+  dragged = event.target.closest("li")?.dataset.id ?? null;
+  event.dataTransfer.effectAllowed = "move";
+});
+list.addEventListener("dragover", (event) => event.preventDefault());
+list.addEventListener("drop", (event) => {
+  const target = event.target.closest("li");
+  if (!target || !dragged || target.dataset.id === dragged) return;
+  event.preventDefault();
+  trigger("act", { action: "move", id: dragged, to: [...list.children].indexOf(target) });
+  dragged = null;
+});
+
+watch("value", draw);
+draw();
