@@ -155,14 +155,11 @@ def _subject(person: PersonFacts, rng: np.random.Generator) -> str:
     words = form.format(years=years, noun=person.noun)
     if form.startswith("as"):
         words = words.replace("as a ", f"as {article(years)} ")
-    return f"the person {link} image {person.image}, {words},"
+    return f"the person {link} image {person.image}, {words}"
 
 
-def _features(person: PersonFacts, rng: np.random.Generator) -> str:
-    features = [f for f in (person.hair, person.beard, person.glasses) if f]
-    if len(features) > 1 and rng.random() < 0.5:
-        return f"{', '.join(features[:-1])} and {features[-1]}"
-    return ", ".join(features)
+def _features(person: PersonFacts) -> str:
+    return _listed([f for f in (person.hair, person.beard, person.glasses) if f])
 
 
 def _outfit(person: PersonFacts) -> str:
@@ -175,45 +172,23 @@ def _expression(person: PersonFacts, rng: np.random.Generator) -> str:
 
 
 def _person_sentence(person: PersonFacts, rng: np.random.Generator) -> str:
-    subject, features, outfit, expression = (
-        _subject(person, rng),
-        _features(person, rng),
-        _outfit(person),
-        _expression(person, rng),
-    )
-    position = person.position or ""
+    subject, features, outfit = _subject(person, rng), _features(person), _outfit(person)
+    expression, position = _expression(person, rng), person.position
+    has, wears = f"has {features}", f"wears {outfit}" if outfit else ""
+    pause = ", " if person.child_years else " "
     form = int(rng.integers(4))
     if form == 0:
-        acts = [f"wears {outfit}" if outfit else "", expression]
-        parts = [
-            subject.rstrip(","),
-            f"with {features}" if features else "",
-            " and ".join(a for a in acts if a),
-            position,
-        ]
+        parts = [subject, f"with {features}", _listed([w for w in (wears, expression) if w]), position]
     elif form == 1:
-        parts = [
-            position,
-            subject.rstrip(","),
-            f"has {features}" if features else "",
-            f"wears {outfit}" if outfit else "",
-            expression,
-        ]
-        parts = [f"{position}, {parts[1]}" if position else parts[1], " and ".join(p for p in parts[2:] if p)]
-        parts = [" ".join(p for p in parts if p)]
+        parts = [position, f"{subject}{pause}{_listed([w for w in (has, wears, expression) if w])}"]
     elif form == 2:
-        parts = [
-            subject.rstrip(","),
-            f"in {outfit}" if outfit else "",
-            f"with {features}" if features else "",
-            f"{position}" if position else "",
-            expression,
-        ]
+        parts = [subject, f"in {outfit}" if outfit else "", f"with {features}", position, expression]
     else:
-        acts = [expression, f"is dressed in {outfit}" if outfit else "", f"has {features}" if features else ""]
-        parts = [f"{subject.rstrip(',')}, {position}," if position else subject.rstrip(",")]
-        parts = [f"{parts[0]} {' and '.join(a for a in acts if a)}"]
-    text = ", ".join(p for p in parts if p).replace(",,", ",")
+        dressed = f"is dressed in {outfit}" if outfit else ""
+        parts = [subject, position, _listed([w for w in (expression, dressed, has) if w])]
+        if not position:
+            parts = [f"{subject}{pause}{parts[2]}"]
+    text = ", ".join(part for part in parts if part)
     return f"{text[0].upper()}{text[1:]}."
 
 
@@ -242,6 +217,9 @@ def _scene_sentence(facts: Facts, rng: np.random.Generator) -> str:
 
 
 def _listed(parts: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    if not parts:
+        return ""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
@@ -292,7 +270,7 @@ def _pronouns(facts: Facts, rng: np.random.Generator) -> Caption:
         who = str(
             rng.choice(["One of them", "Another" if person is not people[0] else "One", "She" if female else "He"])
         )
-        parts.append(f"{who} {_expression(person, rng)} and has {_features(person, rng)} and wears {_outfit(person)}.")
+        parts.append(f"{who} {_expression(person, rng)} and has {_features(person)} and wears {_outfit(person)}.")
     return Caption(text=" ".join(parts), fault="attribute leakage", variety="unbound")
 
 
@@ -300,9 +278,7 @@ def _merged(facts: Facts, rng: np.random.Generator) -> Caption:
     """One person's attributes given to everybody."""
     donor = facts.people[int(rng.integers(len(facts.people)))]
     images = _listed([f"image {p.image}" for p in facts.people])
-    text = (
-        f"The people in {images} have {_features(donor, rng)} and wear {_outfit(donor)}. {_scene_sentence(facts, rng)}"
-    )
+    text = f"The people in {images} have {_features(donor)} and wear {_outfit(donor)}. {_scene_sentence(facts, rng)}"
     return Caption(text=text, fault="attribute leakage", variety="merged")
 
 
@@ -375,7 +351,9 @@ def _read_person(sentence: str, image: int) -> PersonFacts:
 
 
 def _longest(vocabulary: Sequence[str], text: str) -> str | None:
-    found = [words for words in vocabulary if re.search(rf"(?<![\w-]){re.escape(words)}(?![\w-])", text)]
+    """The longest of the words that stand in the text, whole: "red T-shirt" is not in "dark-red T-shirts"."""
+    inside = (words for words in vocabulary if words in text)
+    found = [words for words in inside if re.search(rf"(?<![\w-]){re.escape(words)}(?![\w-])", text)]
     return max(found, key=len) if found else None
 
 
