@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
+from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select, update
 from sqlalchemy.orm import Load, Session, aliased, joinedload, selectinload
 
 from studio.store.engine import Database, StoreError
@@ -145,7 +146,7 @@ class Picks:
         with self._database.write() as session:
             self._database.serialise(session, f"pick-{new.annotator_id}")
             known = session.scalar(select(Pick).where(Pick.request_id == new.request_id))
-            return known if known is not None else _save(session, new)
+            return known if known is not None else save_pick(session, new)
 
     def undo(self, pick_id: str) -> Pick:
         """Take a decision back: it stays in the history and counts for nothing. Its lease is open again."""
@@ -173,7 +174,7 @@ class Picks:
     def get(self, pick_id: str) -> Pick:
         """A pick with its comparison, candidates and generations."""
         with self._database.read() as session:
-            pick = session.scalar(select(Pick).options(around_picks()).where(Pick.id == pick_id))
+            pick = session.scalar(select(Pick).options(*around_picks()).where(Pick.id == pick_id))
         if pick is None:
             raise StoreError(f"Pick {pick_id!r} does not exist; its pictures may have been deleted.")
         return pick
@@ -185,7 +186,7 @@ class Picks:
 
     def latest(self, *, annotator_id: str | None = None, limit: int = 20) -> list[Pick]:
         """The newest decisions that still stand, with everything around them."""
-        query = select(Pick).options(around_picks()).where(Pick.standing != Standing.SUPERSEDED)
+        query = select(Pick).options(*around_picks()).where(Pick.standing != Standing.SUPERSEDED)
         if annotator_id is not None:
             query = query.where(Pick.annotator_id == annotator_id)
         with self._database.read() as session:
@@ -198,19 +199,22 @@ class Picks:
 
         `after` is the last id of the page before; `until` a moment; `bundle` keeps picks on pictures of one bundle.
         """
-        query = (
-            select(Pick)
-            .options(around_picks(), selectinload(Pick.pairs))
-            .where(Pick.standing == Standing.COUNTED)
-            .order_by(Pick.id)
-            .limit(limit)
-        )
-        if after is not None:
-            query = query.where(Pick.id > after)
+        query = select(Pick).options(selectinload(Pick.pairs)).where(Pick.standing == Standing.COUNTED)
         if until is not None:
             query = query.where(Pick.created_at <= until)
         if bundle is not None:
             query = query.where(_shows_bundle(bundle))
+        return self._page(query, after, limit)
+
+    def standing(self, *, after: str | None = None, limit: int = 500) -> list[Pick]:
+        """A page of all picks that were not superseded, gold and repeats too, oldest first, with everything around."""
+        query = select(Pick).options(selectinload(Pick.pairs)).where(Pick.standing != Standing.SUPERSEDED)
+        return self._page(query, after, limit)
+
+    def _page(self, query: Select[tuple[Pick]], after: str | None, limit: int) -> list[Pick]:
+        query = query.options(*around_picks()).order_by(Pick.id).limit(limit)
+        if after is not None:
+            query = query.where(Pick.id > after)
         with self._database.read() as session:
             return list(session.scalars(query))
 
@@ -235,9 +239,9 @@ def entries() -> Load:
     )
 
 
-def around_picks() -> Load:
-    """Load the comparison of picks with all of `entries()` along with them."""
-    return joinedload(Pick.comparison).options(entries())
+def around_picks() -> tuple[Load, ...]:
+    """Load the annotators of picks, and their comparisons with all of `entries()`, along with them."""
+    return joinedload(Pick.annotator), joinedload(Pick.comparison).options(entries())
 
 
 def add_comparison(
@@ -297,7 +301,11 @@ def reopen(session: Session, lease: Lease) -> None:
     lease.expires_at = labelling.lease_end(utc_now())
 
 
-def _save(session: Session, new: NewPick) -> Pick:
+def save_pick(session: Session, new: NewPick, *, known_order: bool = True, **values: Any) -> Pick:
+    """Insert a pick, its pairs and what follows from it. Raises StoreError when the answer does not fit.
+
+    `known_order` is False for imported picks whose order on the screen nobody recorded; `values` are columns to set.
+    """
     outcome = Outcome(new.outcome)
     comparison = session.get(Comparison, new.comparison_id)
     if comparison is None:
@@ -313,7 +321,7 @@ def _save(session: Session, new: NewPick) -> Pick:
     shown = list(lease.shown if lease is not None else new.shown or own_order)
     if sorted(shown) != sorted(own_order):
         raise StoreError(f"The candidates shown, {shown}, are not those of the comparison, {own_order}.")
-    places = _places(outcome, shown, new.ranking)
+    places = places_of(outcome, shown, new.ranking)
     best = [candidate_id for candidate_id in shown if places[candidate_id] == 0]
     winner = best[0] if len(best) == 1 else None
     pick = Pick(
@@ -326,13 +334,14 @@ def _save(session: Session, new: NewPick) -> Pick:
         shown=shown,
         ranking=[list(group) for group in new.ranking] if new.ranking is not None else None,
         winner_id=winner,
-        winner_position=None if winner is None else shown.index(winner),
+        winner_position=shown.index(winner) if winner is not None and known_order else None,
         choice=_choice(outcome, winner, own_order),
         size=len(shown),
         reasons=list(dict.fromkeys(new.reasons)),
         note=new.note,
         latency_ms=new.latency_ms,
         standing=_standing(comparison, lease),
+        **values,
     )
     _supersede_earlier(session, pick)
     session.add(pick)
@@ -375,7 +384,7 @@ def _supersede_earlier(session: Session, pick: Pick) -> None:
         supersede(session, row, by=pick.id)
 
 
-def _places(outcome: Outcome, shown: list[str], ranking: Sequence[Sequence[str]] | None) -> dict[str, int]:
+def places_of(outcome: Outcome, shown: list[str], ranking: Sequence[Sequence[str]] | None) -> dict[str, int]:
     """Candidate id -> place, 0 is best; equal places are ties."""
     if outcome is Outcome.RANKING:
         if ranking is None or sorted(i for group in ranking for i in group) != sorted(shown) or not all(ranking):
@@ -391,6 +400,14 @@ def _places(outcome: Outcome, shown: list[str], ranking: Sequence[Sequence[str]]
         )
     winner = shown[0 if outcome is Outcome.LEFT else 1]
     return {candidate_id: int(candidate_id != winner) for candidate_id in shown}
+
+
+def scored_pairs(shown: Sequence[str], places: dict[str, int]) -> list[tuple[str, str, float]]:
+    """Every (left, right) of the candidates shown, and 1 where left is better, 0 where right is, 0.5 for equals."""
+    return [
+        (left, right, 0.5 if places[left] == places[right] else float(places[left] < places[right]))
+        for left, right in combinations(shown, 2)
+    ]
 
 
 def _choice(outcome: Outcome, winner: str | None, own_order: list[str]) -> str:
@@ -411,14 +428,14 @@ def _pairs(session: Session, pick: Pick, comparison: Comparison, places: dict[st
             pick_id=pick.id,
             left_id=left,
             right_id=right,
-            left_score=0.5 if places[left] == places[right] else float(places[left] < places[right]),
+            left_score=score,
             blind=comparison.blind,
             left_schedule=settings[left][0],
             right_schedule=settings[right][0],
             left_adapter_id=settings[left][1],
             right_adapter_id=settings[right][1],
         )
-        for left, right in combinations(pick.shown, 2)
+        for left, right, score in scored_pairs(pick.shown, places)
     ]
 
 

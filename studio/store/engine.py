@@ -56,6 +56,14 @@ class Database:
         with self._writes.begin() as session:
             yield session
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """Like `read()`, with every query seeing the same moment. SQLite's reads always do."""
+        with self._reads() as session:
+            if not self.is_sqlite:
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            yield session
+
     def serialise(self, session: Session, subject: str) -> None:
         """Let one write transaction at a time pass this point for `subject`, until it ends.
 

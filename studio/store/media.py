@@ -8,20 +8,24 @@ data folder backs up everything.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import re
 import secrets
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock
 from sqlalchemy import ColumnElement, exists, or_, select
 from sqlalchemy.orm import Session
 
 from studio.store.engine import Database, StoreError
-from studio.store.models import Adapter, Candidate, Media, Portrait, RoundPair
+from studio.store.models import Adapter, Candidate, Media, Portrait, RoundPair, utc_now
 
-SUFFIX = re.compile(r"\.[a-z0-9]{1,12}")
+SUFFIXES = (".png", ".jpg", ".webp", ".safetensors")
+"""What is kept. Nothing a browser would run: these files are served to people."""
+PIECE = 1 << 20
 REFERENCES = (
     Portrait.picture_sha256,
     Portrait.crop_sha256,
@@ -46,27 +50,46 @@ class MediaStore:
     def add(self, content: bytes, suffix: str) -> str:
         """Store `content` and return its SHA-256. The same content twice is one file.
 
-        `suffix` is the file's ending with its dot, lower case, such as ".png". On return the file is on the disk.
+        `suffix` is one of SUFFIXES. On return the file is on the disk.
         """
-        if not SUFFIX.fullmatch(suffix):
-            raise StoreError(
-                f"File ending {suffix!r} is not usable; give a dot and 1 to 12 lower-case letters or digits."
-            )
-        sha256 = hashlib.sha256(content).hexdigest()
-        with self._lock:
-            with self._database.read() as session:
-                known = session.get(Media, sha256)
-            path = self._path(sha256, known.suffix if known else suffix)
-            if not path.exists() or path.stat().st_size != len(content):
-                _write_atomically(path, content)
-            if known is None:
-                with self._database.write() as session:
-                    session.add(Media(sha256=sha256, suffix=suffix, size=len(content)))
-        return sha256
+        return self.add_stream(io.BytesIO(content), suffix)
 
     def add_file(self, source: Path) -> str:
         """Store a copy of the file `source` and return its SHA-256."""
-        return self.add(source.read_bytes(), source.suffix.lower())
+        with source.open("rb") as stream:
+            return self.add_stream(stream, source.suffix.lower())
+
+    def add_stream(self, stream: BinaryIO, suffix: str, *, expected: str | None = None) -> str:
+        """Store what `stream` gives, in pieces, and return its SHA-256.
+
+        Raises StoreError when `expected` is given and the content has another hash; then nothing is stored.
+        """
+        if suffix not in SUFFIXES:
+            raise StoreError(f"Files ending in {suffix!r} are not kept; use one of {', '.join(SUFFIXES)}.")
+        temporary = self.folder / f".{secrets.token_hex(8)}.tmp"
+        try:
+            sha256, size = _write_durably(stream, temporary)
+            if expected is not None and sha256 != expected:
+                raise StoreError(f"The content of {expected}{suffix} has the hash {sha256}: it is damaged.")
+            with self._lock:
+                self._adopt(temporary, sha256, size, suffix)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return sha256
+
+    def _adopt(self, temporary: Path, sha256: str, size: int, suffix: str) -> None:
+        with self._database.read() as session:
+            known = session.get(Media, sha256)
+        path = self._path(sha256, known.suffix if known else suffix)
+        if not path.exists() or path.stat().st_size != size:
+            path.parent.mkdir(exist_ok=True)
+            temporary.replace(path)
+            # The rename itself is durable only once the folders are on the disk.
+            _sync_folder(path.parent)
+            _sync_folder(self.folder)
+        with self._database.write() as session:
+            # Also for known content: its new owner may come after `sweep` has looked.
+            session.merge(Media(sha256=sha256, suffix=path.suffix, size=size, added_at=utc_now()))
 
     def path(self, sha256: str) -> Path:
         """Where the file lies. Raises StoreError when the store does not know the hash or the file is gone."""
@@ -107,6 +130,18 @@ class MediaStore:
                 if session.get(Media, path.stem) is None:
                     path.unlink(missing_ok=True)
 
+    def sweep(self, *, older_than: timedelta = timedelta(hours=1)) -> int:
+        """Remove files that were added but never used, such as those of a process that was killed; returns how many."""
+        limit = utc_now() - older_than
+        with self._database.write() as session:
+            unused = session.scalars(select(Media.sha256).where(Media.added_at < limit, ~_referenced())).all()
+            paths = self.remove_unreferenced(session, unused)
+        self.unlink(paths)
+        for leftover in self.folder.glob(".*.tmp"):
+            if datetime.fromtimestamp(leftover.stat().st_mtime, UTC) < limit:
+                leftover.unlink(missing_ok=True)
+        return len(paths)
+
     def _path(self, sha256: str, suffix: str) -> Path:
         return self.folder / sha256[:2] / f"{sha256}{suffix}"
 
@@ -115,21 +150,20 @@ def _referenced() -> ColumnElement[bool]:
     return or_(*(exists().where(column == Media.sha256) for column in REFERENCES))
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+def _write_durably(stream: BinaryIO, path: Path) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    with path.open("xb") as file:
+        while piece := stream.read(PIECE):
+            digest.update(piece)
+            size += file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest(), size
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    # The rename itself is durable only once the folder is on the disk.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

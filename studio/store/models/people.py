@@ -57,7 +57,8 @@ class Media(Base):
     sha256: Mapped[Sha256] = mapped_column(primary_key=True)
     suffix: Mapped[str] = mapped_column(String(16))
     size: Mapped[int]
-    created_at: Mapped[Created]
+    added_at: Mapped[Created]
+    """When the content was last given to the store."""
 
 
 class Person(Base):

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from studio.store.models.base import Base, Created, Id, enum_column, owned_by, refers_to
 from studio.store.models.generations import Candidate
+from studio.store.models.people import Annotator
 
 
 class ComparisonKind(StrEnum):
@@ -202,6 +203,7 @@ class Pick(Base):
     created_at: Mapped[Created]
 
     comparison: Mapped[Comparison] = relationship(lazy="raise")
+    annotator: Mapped[Annotator] = relationship(lazy="raise")
     pairs: Mapped[list[PickPair]] = relationship(
         order_by="PickPair.left_id, PickPair.right_id", lazy="raise", passive_deletes=True
     )
