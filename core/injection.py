@@ -31,8 +31,7 @@ def check_reference_weight(weight: float | Tensor, batch: int) -> None:
     if isinstance(weight, Tensor):
         if weight.shape != (batch,):
             raise ValueError(
-                f"reference_weight has the shape {tuple(weight.shape)}, but a batch of {batch} needs "
-                f"({batch},)."
+                f"reference_weight has the shape {tuple(weight.shape)}, but a batch of {batch} needs ({batch},)."
             )
     elif not (math.isfinite(weight) and 0 <= weight <= 1):
         raise ValueError(f"reference_weight is {weight!r}, but must lie in [0, 1].")
@@ -54,6 +53,11 @@ class PrefixLayout:
 
     def attended(self, weight: float | Tensor) -> slice:
         """The keys that can have a weight above 0, so that the others need not be read at all."""
+        if not self.shared and not self.without_references and (isinstance(weight, Tensor) or weight < 1):
+            raise ValueError(
+                "This prompt was read with its references only, so they cannot be weighed; encode it with "
+                "`encode_prompt`, which adds a reading without them."
+            )
         if isinstance(weight, Tensor) or 0 < weight < 1:
             return slice(0, self.shared + self.with_references + self.without_references)
         if weight == 1:

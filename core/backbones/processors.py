@@ -30,7 +30,5 @@ PictureQwen2VLProcessor = _without_video(Qwen2VLProcessor)
 
 def load_processor(folder: Path, pipeline_class: str) -> ProcessorMixin:
     """The processor of a diffusers folder (`folder/processor`) for a pipeline class of that name."""
-    processor = (
-        PictureQwen3VLProcessor if pipeline_class == "QwenImage21Pipeline" else PictureQwen2VLProcessor
-    )
+    processor = PictureQwen3VLProcessor if pipeline_class == "QwenImage21Pipeline" else PictureQwen2VLProcessor
     return processor.from_pretrained(folder / "processor")

@@ -87,8 +87,7 @@ class Conditioning:
         layouts = {tuple(latents.shape[1:] for latents in c.reference_latents) for c in conditionings}
         if len(layouts) != 1:
             raise ValueError(
-                "A batch needs the same number and sizes of references in every row, but these differ: "
-                f"{layouts}."
+                f"A batch needs the same number and sizes of references in every row, but these differ: {layouts}."
             )
         if len({c.without_references is None for c in conditionings}) != 1:
             raise ValueError("A batch cannot mix conditionings with and without a reference-free reading.")
@@ -96,8 +95,7 @@ class Conditioning:
         rows = [c._padded(longest.embeddings.shape[1], pad_before_pictures) for c in conditionings]
         if any(not torch.equal(row.picture_slots, rows[0].picture_slots) for row in rows):
             raise ValueError(
-                "The picture slots of the rows do not line up; pad_before_pictures must tell the template's "
-                "order."
+                "The picture slots of the rows do not line up; pad_before_pictures must tell the template's order."
             )
         valid = torch.cat([row.valid for row in rows])
         return Conditioning(
@@ -122,9 +120,7 @@ class Conditioning:
             gap = x.new_zeros(*x.shape[:axis], missing, *x.shape[axis + 1 :])
             return torch.cat([x.narrow(axis, 0, at), gap, x.narrow(axis, at, x.shape[axis] - at)], dim=axis)
 
-        return replace(
-            self, embeddings=pad(self.embeddings, 1), picture_slots=pad(slots, 0), valid=pad(valid, 1)
-        )
+        return replace(self, embeddings=pad(self.embeddings, 1), picture_slots=pad(slots, 0), valid=pad(valid, 1))
 
 
 class Backbone(Protocol):
@@ -136,8 +132,12 @@ class Backbone(Protocol):
     """
 
     limits: Limits
-    transformer: nn.Module
-    """What adapters and trainers change."""
+    pipeline: Any
+    """The diffusers pipeline that holds the components."""
+
+    @property
+    def transformer(self) -> nn.Module:
+        """What adapters and trainers change."""
 
     @property
     def device(self) -> torch.device: ...
@@ -156,9 +156,7 @@ class Backbone(Protocol):
     def prefill(self, conditioning: Conditioning) -> Any:
         """Compute once what needs neither target nor sigma; differentiable in the transformer's weights."""
 
-    def velocity(
-        self, prefix: Any, x_t: Tensor, sigma: Tensor, *, reference_weight: float | Tensor = 1.0
-    ) -> Tensor:
+    def velocity(self, prefix: Any, x_t: Tensor, sigma: Tensor, *, reference_weight: float | Tensor = 1.0) -> Tensor:
         """v_pred, (B, C, rows, columns) float32, of noisy latents x_t (B, C, rows, columns) at sigma (B,).
 
         One prefix serves several targets: with a prefix of batch P, rows p * B / P to (p + 1) * B / P - 1
@@ -193,9 +191,7 @@ def repeat_rows(x: Tensor, batch: int) -> Tensor:
     if rows == batch:
         return x
     if batch % rows:
-        raise ValueError(
-            f"{batch} targets cannot share {rows} prefixes; their number must be a multiple of it."
-        )
+        raise ValueError(f"{batch} targets cannot share {rows} prefixes; their number must be a multiple of it.")
     if rows == 1:
         return x.expand(batch, *x.shape[1:])
     return x.repeat_interleave(batch // rows, dim=0)

@@ -43,8 +43,7 @@ def fit_area(picture: np.ndarray, side: int) -> tuple[int, int]:
     new_width, new_height = calculate_dimensions(side * side, width / height)[:2]
     if not (new_width and new_height):
         raise ValueError(
-            f"A reference of {width} x {height} px is too narrow for references of {side} px; crop it around "
-            "the face."
+            f"A reference of {width} x {height} px is too narrow for references of {side} px; crop it around the face."
         )
     return new_height, new_width
 
@@ -89,12 +88,8 @@ def sigma_grid(
     config = scheduler.config
     least = 2 if config.shift_terminal else 1
     if steps < least:
-        raise ValueError(
-            f"The number of steps is {steps}, but this model's scheduler needs at least {least}."
-        )
-    grid = (
-        sample_sigmas if sample_sigmas and len(sample_sigmas) == steps else np.linspace(1.0, 1 / steps, steps)
-    )
+        raise ValueError(f"The number of steps is {steps}, but this model's scheduler needs at least {least}.")
+    grid = sample_sigmas if sample_sigmas and len(sample_sigmas) == steps else np.linspace(1.0, 1 / steps, steps)
     mu = calculate_shift(
         tokens,
         config.get("base_image_seq_len", 256),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import QwenImage21Pipeline
+from diffusers import QwenImage21Pipeline, QwenImage21Transformer2DModel
 from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import _unpatchify
 from diffusers.models.transformers.transformer_qwenimage21 import (
     QwenImage21KVCache,
@@ -90,7 +90,7 @@ class QwenImage21Backbone:
         self.limits = Limits(max_references=max_references, multiple_of=2 * PIXELS_PER_TOKEN)
 
     @property
-    def transformer(self):
+    def transformer(self) -> QwenImage21Transformer2DModel:
         return self.pipeline.transformer
 
     @property
@@ -162,9 +162,7 @@ class QwenImage21Backbone:
             valid,
         )
 
-    def _read(
-        self, conditioning: Conditioning
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], int, Tensor | None]:
+    def _read(self, conditioning: Conditioning) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], int, Tensor | None]:
         """Keys and values of one reading of the prefix, the frame after it, and where it is valid."""
         rows, device = len(conditioning), self.device
         latents = [x0.to(device) for x0 in conditioning.reference_latents]
@@ -200,14 +198,13 @@ class QwenImage21Backbone:
         rotation = torch.cat([frame_axis[frames], *(torch.ones_like(freqs[0]) for freqs in spatial_axes)])
         return apply_rotary_emb_qwen(keys, rotation.expand(keys.shape[1], -1), use_real=False)
 
-    def velocity(
-        self, prefix: Prefix, x_t: Tensor, sigma: Tensor, *, reference_weight: float | Tensor = 1.0
-    ) -> Tensor:
+    def velocity(self, prefix: Prefix, x_t: Tensor, sigma: Tensor, *, reference_weight: float | Tensor = 1.0) -> Tensor:
         batch, channels, rows, columns = x_t.shape
         check_reference_weight(reference_weight, batch)
         transformer = self.transformer
         hidden = transformer.img_in(x_t.flatten(2).transpose(1, 2).to(transformer.dtype))
-        time = transformer.time_text_embed(sigma.to(hidden.dtype), hidden)
+        # The precision of the weights, as in the stock model; under autocast `hidden` has less.
+        time = transformer.time_text_embed(sigma.to(transformer.dtype), hidden)
         modulation = transformer.modulation(time)
         rotary = self._target_rotary(prefix.frame, rows, columns)
         attended = prefix.layout.attended(reference_weight)
@@ -253,9 +250,7 @@ class QwenImage21Backbone:
 
     def encode(self, pictures: Tensor) -> Tensor:
         # The VAE reads RGBA; portraits are opaque.
-        return vae_encode(
-            self.pipeline.vae, torch.cat([pictures, torch.ones_like(pictures[:, :1])], dim=1) * 2 - 1
-        )
+        return vae_encode(self.pipeline.vae, torch.cat([pictures, torch.ones_like(pictures[:, :1])], dim=1) * 2 - 1)
 
     def decode(self, latents: Tensor) -> Tensor:
         # The parts of `vae.decode` without its clamp, which would stop gradients at the edge of the range.

@@ -15,7 +15,7 @@ from types import MethodType
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import QwenImageEditPlusPipeline
+from diffusers import QwenImageEditPlusPipeline, QwenImageTransformer2DModel
 from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageCausalConv3d
 from PIL import Image
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class QwenImageEditPlusBackbone:
         self.limits = Limits(max_references=max_references, multiple_of=PATCH * pipeline.vae_scale_factor)
 
     @property
-    def transformer(self):
+    def transformer(self) -> QwenImageTransformer2DModel:
         return self.pipeline.transformer
 
     @property
@@ -106,9 +106,7 @@ class QwenImageEditPlusBackbone:
         self, prefix: Conditioning, x_t: Tensor, sigma: Tensor, *, reference_weight: float | Tensor = 1.0
     ) -> Tensor:
         check_reference_weight(reference_weight, len(x_t))
-        if prefix.without_references is None or (
-            not isinstance(reference_weight, Tensor) and reference_weight == 1
-        ):
+        if prefix.without_references is None or (not isinstance(reference_weight, Tensor) and reference_weight == 1):
             return self._forward(prefix, x_t, sigma)
         v_without = self._forward(prefix.without_references, x_t, sigma)
         if not isinstance(reference_weight, Tensor):
@@ -124,14 +122,10 @@ class QwenImageEditPlusBackbone:
         shapes = [(1, picture.shape[2] // PATCH, picture.shape[3] // PATCH) for picture in pictures]
         target_tokens = shapes[0][1] * shapes[0][2]
         v_pred = self.transformer(
-            hidden_states=torch.cat([_pack(picture) for picture in pictures], dim=1).to(
-                self.transformer.dtype
-            ),
+            hidden_states=torch.cat([_pack(picture) for picture in pictures], dim=1).to(self.transformer.dtype),
             timestep=sigma.to(self.transformer.dtype),
             encoder_hidden_states=repeat_rows(conditioning.embeddings, batch),
-            encoder_hidden_states_mask=None
-            if conditioning.valid is None
-            else repeat_rows(conditioning.valid, batch),
+            encoder_hidden_states_mask=None if conditioning.valid is None else repeat_rows(conditioning.valid, batch),
             img_shapes=[shapes] * batch,
             return_dict=False,
         )[0][:, :target_tokens]

@@ -34,9 +34,7 @@ def test_reference_weight_out_of_range_is_refused(weight):
 def attention(layout: PrefixLayout, keys: torch.Tensor, values: torch.Tensor, weight) -> torch.Tensor:
     """Attention of 3 target rows over prefix and target the way a backbone does it; (B, 1, 3, 4)."""
     batch, target_tokens = 2, 3
-    query, own_keys, own_values = torch.randn(
-        3, batch, 1, target_tokens, 4, generator=torch.Generator().manual_seed(1)
-    )
+    query, own_keys, own_values = torch.randn(3, batch, 1, target_tokens, 4, generator=torch.Generator().manual_seed(1))
     attended = layout.attended(weight)
     weights = layout.key_weights(weight, keys)
     bias = None if weights is None else attention_bias(weights, target_tokens)
@@ -86,6 +84,15 @@ def test_the_end_points_read_only_the_keys_that_count(prefix):
     assert attention(TWICE, spoiled(keys), spoiled(values), 1.0).isfinite().all()
     spoiled = lambda x: torch.cat([x[:2], math.nan * x[2:]])  # noqa: E731
     assert attention(SHARED, spoiled(keys), spoiled(values), 0.0).isfinite().all()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, torch.ones(2)])
+def test_references_that_cannot_be_removed_cannot_be_weighed(weight):
+    """Otherwise the prompt would vanish with them, without a word."""
+    layout = PrefixLayout(shared=0, with_references=3, without_references=0)
+    assert layout.attended(1.0) == slice(0, 3)
+    with pytest.raises(ValueError, match="cannot be weighed"):
+        layout.attended(weight)
 
 
 def test_influence_grows_with_the_weight(prefix):
