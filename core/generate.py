@@ -29,7 +29,7 @@ from core.backbones.bundles import BUNDLES, Bundle, BundleError, load_bundle
 from core.backbones.protocol import Conditioning
 from core.faces import FaceAnalyzer, FacePackError
 from core.identity import FaceReport, measure_faces
-from core.images import PictureError, read_picture
+from core.images import read_picture
 from core.portraits import Person, prepare_person
 from core.prompts import PromptWriter, Task, refuse_unsafe, static_prompt
 from core.provenance import encode_png
@@ -227,9 +227,7 @@ def _measure(
     )
 
 
-def _settings(
-    bundle: Bundle, request: GenerationRequest, steps: int, height: int, width: int
-) -> dict[str, Any]:
+def _settings(bundle: Bundle, request: GenerationRequest, steps: int, height: int, width: int) -> dict[str, Any]:
     adapter = bundle.adapters.active
     return {
         "bundle": bundle.card.name,
@@ -267,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         _run(options)
-    except (AdapterError, BundleError, PictureError, ValueError) as error:
+    except (AdapterError, BundleError, FloatingPointError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
