@@ -243,25 +243,26 @@ def _layers(suit: Suit, garment: str) -> list[_Layer]:
         return [_Layer(least(suit.below(-1.1, -0.66), sleeves), 0.07, KNITTED), _Layer(roll, 0.12, RIBBED)]
     if garment == "hoodie":
         behind = smoothstep(0.3, -0.5, suit.z)
-        hood = least(suit.outside(0.60), suit.below(-1.30, -0.58), -0.70 - y, -suit.outside(0.80 + 0.25 * behind))
+        hood = least(suit.outside(0.48), suit.below(-1.30, -0.62), -suit.outside(0.80 + 0.25 * behind))
         return [
-            _Layer(least(suit.neckline(0.66), sleeves), 0.09, band=0.06),
+            _Layer(least(suit.neckline(0.54), sleeves), 0.09, band=0.06),
             _Layer(hood, 0.12 + 0.18 * behind, band=0.0),
         ]
 
     # A shirt, alone or under a jacket: its collar leaves open a narrow gap at the throat.
     second = 1.0 if garment == "jacket" else 0.0
-    gap = torch.where(front, side - 0.04 - 0.42 * (y + 1.85).clamp(min=0), everywhere)
-    tip = 0.26 * smoothstep(0.60, 0.30, side) * smoothstep(0.0, 0.3, suit.z)
-    leaf = least(suit.below(-1.14, -0.70), -suit.outside(0.74 + tip), gap)
-    shirt = least(suit.below(-1.22, -0.80), sleeves, torch.where(front, side - 0.42 * (y + 1.85), everywhere))
+    gap = torch.where(front, side - 0.04 - 0.42 * (y + 1.85).clamp(0, 0.75), everywhere)
+    # Straight lower edges, from points on the chest up to the shoulders.
+    lower = torch.where(front, torch.minimum(y + 2.66 - 2.3 * side, y + 1.92), -suit.outside(0.76))
+    leaf = least(suit.below(-1.14, -0.70), lower, gap)
+    shirt = least(suit.below(-1.08, -0.64), sleeves, torch.where(front, side - 0.42 * (y + 1.85), everywhere))
     layers = [_Layer(shirt, 0.045, second=second), _Layer(leaf, 0.10, second=second, band=0.04)]
     if garment == "jacket":
         line = 0.05 + 0.32 * (y + 3.4).clamp(min=0)
         open_front = torch.where(front, side - line, everywhere)
         lapel = torch.where(front, line + 0.36 - 0.12 * (y + 3.4).clamp(min=0) - side, -suit.outside(0.90))
         collar = least(suit.below(-1.20, -0.76), open_front, torch.maximum(lapel, -suit.outside(0.88)))
-        layers.append(_Layer(least(suit.neckline(0.66), sleeves, open_front), 0.12))
+        layers.append(_Layer(least(suit.neckline(0.56), sleeves, open_front), 0.12))
         layers.append(_Layer(collar, 0.16, band=0.03))
     return layers
 
