@@ -210,8 +210,8 @@ def hat(body: Body) -> list[Part]:
 
     top = np.array([0.0, 1.0, -0.12], dtype=np.float32)
     top /= np.linalg.norm(top)
-    low, high = {"beanie": (0.10, 0.20), "cap": (0.08, 0.16), "sun hat": (0.09, 0.24)}[worn.kind]
-    start = ring(0.0, 0.07) - CENTRE
+    low, high = {"beanie": (0.11, 0.20), "cap": (0.12, 0.18), "sun hat": (0.13, 0.25)}[worn.kind]
+    start = ring(0.0, 0.10) - CENTRE
     start /= np.linalg.norm(start, axis=1, keepdims=True)
     shares = np.linspace(0, 0.999, _RINGS)
     rings = [on_skin(start + (top - start) * share, low + (high - low) * share**0.7) for share in shares]
