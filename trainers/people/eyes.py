@@ -18,7 +18,7 @@ _IRIS_ANGLE = 0.46  # radians around the gaze; a real iris is 11.7 mm on a ball 
 _SCLERA = (0.66, 0.62, 0.59)
 _FURTHEST_GAZE = 0.5
 # Expression units that part the lips.
-_PARTING = {"mouth-open", "mouth-part-later", "mouth-depression-retraction", "mouth-upward-retraction"}
+_PARTING = {"mouth-open", "mouth-parling", "mouth-upward-retraction"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,7 +58,7 @@ forehead/forehead-nubian decr incr .30
 forehead/forehead-scale-vert decr incr .35
 forehead/forehead-temple decr incr .35
 forehead/forehead-trans backward forward .30
-eyebrows/eyebrows-angle down up .35
+eyebrows/eyebrows-angle down up .22
 eyebrows/eyebrows-trans down up .40
 eyes/eye-bag decr incr .25
 eyes/eye-corner1 down up .35
@@ -159,13 +159,20 @@ _CORRELATIONS = (
 # Shape that a child has not grown yet: the share of the adult's deviation that shows at the youngest age.
 _CHILD_SHARE = {"nose": 0.45, "chin": 0.45, "eyebrows": 0.6, "cheek": 0.6, "forehead": 0.8, "head": 0.7}
 
+
+def _both(name: str, weight: float) -> dict[str, float]:
+    """The unit of the left and of the right side."""
+    return {name.format(side): weight for side in ("left", "right")}
+
+
 EXPRESSIONS: dict[str, dict[str, float]] = {
     "neutral": {},
-    "smile": {"mouth-corner-puller": 0.5, "eye-left-slit": 0.15, "eye-right-slit": 0.15},
-    "grin": {"mouth-corner-puller": 0.6, "mouth-part-later": 0.4, "eye-left-slit": 0.25, "eye-right-slit": 0.25},
-    "serious": {"eyebrows-left-down": 0.4, "eyebrows-right-down": 0.4},
-    "surprised": {"mouth-open": 0.4, "eyebrows-left-up": 0.7, "eyebrows-right-up": 0.7},
+    "smile": {"mouth-corner-puller": 0.6, "mouth-retraction": 0.25, **_both("eye-{}-slit", 0.12)},
+    "grin": {"mouth-upward-retraction": 0.6, "mouth-corner-puller": 0.4, **_both("eye-{}-slit", 0.18)},
+    "serious": {"mouth-compression": 0.1, **_both("eyebrows-{}-down", 0.4)},
+    "surprised": {"mouth-parling": 0.7, **_both("eyebrows-{}-up", 0.8), **_both("eye-{}-opened-up", 0.4)},
 }
+"""Expression -> MakeHuman expression units and their weights."""
 
 
 @dataclass(frozen=True, kw_only=True)

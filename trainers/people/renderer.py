@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainers.people import accessories, cloth, eyes, hair, lighting, raster, skin
+from trainers.people.camera import Camera
 from trainers.people.identity import Person
 from trainers.people.lighting import Light
 from trainers.people.mesh import Body, PeopleMesh
@@ -56,16 +57,6 @@ _CHANNELS = 11 + EXTRA_CHANNELS
 _FACE_IRRADIANCE = 1.0  # what a correctly exposed face of average albedo receives
 _AVERAGE_ALBEDO = 0.30
 _SHADOW_TAPS = ((-0.9, -0.5), (0.7, -0.9), (0.9, 0.6), (-0.6, 0.9), (-2.1, 0.4), (2.1, -0.3), (0.3, 2.2), (-0.4, -2.1))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Camera:
-    """Looks straight ahead (towards -z) at the point `target` (dm) in the middle of the picture from `distance` dm.
-    focal: in picture heights, so that one dm at the target covers focal / distance of the height."""
-
-    target: tuple[float, float, float]
-    distance: float = 12.0
-    focal: float = 3.0
 
 
 @dataclass(frozen=True, eq=False)
