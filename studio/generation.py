@@ -26,7 +26,7 @@ from core.schedule import IdentitySchedule
 from studio.model_host import ModelHost, ModelsNotReady
 from studio.store import NewCandidate, NewGeneration, Store
 from studio.store.engine import StoreError
-from studio.store.models import Generation, GenerationState, Task
+from studio.store.models import Generation, GenerationState
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class GenerationJobs:
         return GenerationRequest(
             prompt=row.prompt.text,
             portraits=tuple(read_picture(self._store.media.path(sha256)) for sha256 in pictures),
-            task=CoreTask.CHILD if row.task is Task.AGE else CoreTask.GROUP,
+            task=CoreTask(row.task.value),
             seeds=tuple(row.seeds),
             schedule=IdentitySchedule.parse(row.schedule),
             strength=row.strength,

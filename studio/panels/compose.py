@@ -26,7 +26,6 @@ from studio.store.models.base import new_id
 from studio.widgets.timing import AGE_PRESET, GROUP_PRESET, schedule_of, timing_editor, timing_of
 
 LARGEST_SEED = 2**31 - 1
-STORED_TASK = {Task.GROUP.value: "group", Task.CHILD.value: "age"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +241,7 @@ def _new_generations(
     group = new_id() if len(timings) > 1 else None
     return [
         NewGeneration(
-            task=STORED_TASK[task],
+            task=task,
             prompt=text,
             prompt_origin=values[page.prompt.origin],
             scene_words=values[page.prompt.scene] or "",
