@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
-from typing import Any
 
 from sqlalchemy import ColumnElement, Select, delete, exists, func, select, update
 from sqlalchemy.orm import Load, Session, aliased, joinedload, selectinload
@@ -30,6 +29,7 @@ from studio.store.models import (
     Purpose,
     QueueItem,
     Standing,
+    new_id,
     utc_now,
 )
 
@@ -301,10 +301,17 @@ def reopen(session: Session, lease: Lease) -> None:
     lease.expires_at = labelling.lease_end(utc_now())
 
 
-def save_pick(session: Session, new: NewPick, *, known_order: bool = True, **values: Any) -> Pick:
+def save_pick(
+    session: Session,
+    new: NewPick,
+    *,
+    pick_id: str | None = None,
+    created_at: datetime | None = None,
+    known_order: bool = True,
+) -> Pick:
     """Insert a pick, its pairs and what follows from it. Raises StoreError when the answer does not fit.
 
-    `known_order` is False for imported picks whose order on the screen nobody recorded; `values` are columns to set.
+    `known_order` is False for imported picks whose order on the screen nobody recorded.
     """
     outcome = Outcome(new.outcome)
     comparison = session.get(Comparison, new.comparison_id)
@@ -325,6 +332,7 @@ def save_pick(session: Session, new: NewPick, *, known_order: bool = True, **val
     best = [candidate_id for candidate_id in shown if places[candidate_id] == 0]
     winner = best[0] if len(best) == 1 else None
     pick = Pick(
+        id=pick_id or new_id(),
         request_id=new.request_id,
         comparison_id=comparison.id,
         annotator_id=new.annotator_id,
@@ -341,7 +349,7 @@ def save_pick(session: Session, new: NewPick, *, known_order: bool = True, **val
         note=new.note,
         latency_ms=new.latency_ms,
         standing=_standing(comparison, lease),
-        **values,
+        created_at=created_at or utc_now(),
     )
     _supersede_earlier(session, pick)
     session.add(pick)

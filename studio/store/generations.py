@@ -143,9 +143,7 @@ class Generations:
         ages = list(new.target_ages) or [None] * len(new.portrait_ids)
         with self._database.write() as session:
             people = dict(
-                session.execute(select(Portrait.id, Portrait.person_id).where(Portrait.id.in_(new.portrait_ids)))
-                .tuples()
-                .all()
+                session.execute(select(Portrait.id, Portrait.person_id).where(Portrait.id.in_(new.portrait_ids))).all()
             )
             for portrait_id in new.portrait_ids:
                 if portrait_id not in people:

@@ -267,7 +267,7 @@ def _add(store: Store, foreign: ForeignPick) -> str:
                 latency_ms=_converted("latency_ms", foreign.row.get("latency_ms") or 0, int) or None,
             ),
             known_order=foreign.known_order,
-            id=pick_id,
+            pick_id=pick_id,
             created_at=foreign.created_at,
         )
     return "added"

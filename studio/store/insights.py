@@ -107,9 +107,7 @@ class Insights:
 
     def overview(self) -> Overview:
         with self._database.read() as session:
-            standings = dict(
-                session.execute(select(Pick.standing, func.count()).group_by(Pick.standing)).tuples().all()
-            )
+            standings = dict(session.execute(select(Pick.standing, func.count()).group_by(Pick.standing)).all())
             annotators = session.scalar(
                 select(func.count(Annotator.id)).where(
                     select(Pick.id).where(Pick.annotator_id == Annotator.id).exists()
@@ -272,7 +270,7 @@ class Insights:
             .group_by(Pick.annotator_id)
         )
         with self._database.read() as session:
-            made = dict(session.execute(picks.group_by(Pick.annotator_id)).tuples().all())
+            made = dict(session.execute(picks.group_by(Pick.annotator_id)).all())
             right = {annotator_id: (hits, total) for annotator_id, total, hits in session.execute(gold)}
             people = session.scalars(select(Annotator).where(Annotator.id.in_({*made, *right}))).all()
         return sorted(
@@ -298,7 +296,7 @@ class Insights:
             .group_by(left, right, PickPair.left_score)
         )
         with self._database.read() as session:
-            return list(session.execute(query).tuples().all())
+            return list(session.execute(query).all())
 
 
 def _win_rates(pairs: Iterable[tuple[str, str, float, int]]) -> list[WinRate]:

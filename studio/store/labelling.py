@@ -139,9 +139,7 @@ class Sessions:
                     select(Comparison.id, Comparison.gold_winner_id.is_not(None)).where(
                         Comparison.id.in_(comparison_ids)
                     )
-                )
-                .tuples()
-                .all()
+                ).all()
             )
             present = set(session.scalars(select(QueueItem.comparison_id).where(QueueItem.session_id == session_id)))
             last = session.scalar(select(func.max(QueueItem.position)).where(QueueItem.session_id == session_id))
@@ -234,7 +232,7 @@ class Sessions:
             ).one()
             mine = Pick.annotator_id == annotator_id, Pick.session_id == session_id
             by_standing = dict(
-                session.execute(select(Pick.standing, func.count()).where(*mine).group_by(Pick.standing)).tuples().all()
+                session.execute(select(Pick.standing, func.count()).where(*mine).group_by(Pick.standing)).all()
             )
             gold_right = session.scalar(
                 select(func.count())

@@ -272,7 +272,7 @@ class Rounds:
             .order_by(func.count().desc())
         )
         with self._database.read() as session:
-            return dict(session.execute(query).tuples().all())
+            return dict(session.execute(query).all())
 
     def log_steps(self, round_id: str, owner: str, steps: Mapping[int, Mapping[str, Any]]) -> None:
         """Store what training steps logged, replacing what an earlier attempt logged for the same steps."""

@@ -1,0 +1,69 @@
+"""A store for each test: SQLite in a folder of its own, or a database of its own on the PostgreSQL server named by
+IDGLOW_TEST_DATABASE_URL.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from studio.store import Store
+from studio.store.models import new_id
+
+SERVER = os.environ.get("IDGLOW_TEST_DATABASE_URL")
+
+
+def _on_server(statement: str) -> None:
+    engine = create_engine(SERVER, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+def _url(name: str) -> str:
+    return make_url(SERVER).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory) -> Iterator[Path | str]:
+    """An empty database at the newest revision, to copy: migrating takes longer than most tests."""
+    folder = tmp_path_factory.mktemp("migrated")
+    if SERVER is None:
+        Store.open(folder).close()
+        yield folder / "studio.db"
+        return
+    name = f"idglow_template_{new_id()}"
+    _on_server(f"CREATE DATABASE {name}")
+    Store.open(folder, database_url=_url(name)).close()
+    yield name
+    _on_server(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def store_place(migrated, tmp_path) -> Iterator[tuple[Path, str | None]]:
+    """A data folder and the URL of its database (None: SQLite in the folder), to open the store oneself."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    if SERVER is None:
+        shutil.copy(migrated, folder / "studio.db")
+        yield folder, None
+        return
+    name = f"idglow_test_{new_id()}"
+    _on_server(f"CREATE DATABASE {name} TEMPLATE {migrated}")
+    yield folder, _url(name)
+    _on_server(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def store(store_place) -> Iterator[Store]:
+    """An empty store whose chance is the same every time."""
+    folder, url = store_place
+    opened = Store.open(folder, database_url=url, rng=random.Random(0))
+    yield opened
+    opened.close()
