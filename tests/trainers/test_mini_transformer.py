@@ -1,0 +1,229 @@
+"""The mini transformer: its batches, its loss and the gaps it reports, continuation after a kill, and the assembled bundle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from core.backbones.bundles import load_bundle
+from core.flow import velocity_target
+from core.sampler import sample
+from tests.trainers.mini_shards import PICTURE, SIDE, write_shards
+from trainers.mini import assemble as assembling
+from trainers.mini.assemble import assemble, build_backbone, build_pipeline
+from trainers.mini.checkpoint import step_generator
+from trainers.mini.data import Pictures, shard_paths
+from trainers.mini.latents import load_latents, stack_texts
+from trainers.mini.models import (
+    TransformerSize,
+    VaeSize,
+    VlmSize,
+    build_processor,
+    build_tokenizer,
+    build_transformer,
+    build_vae,
+    build_vlm,
+)
+from trainers.mini.transformer import Feeder, Stage, TransformerConfig, flow_loss, reference_gaps, train
+from trainers.mini.vae import sample_patches, start_from_pca
+
+SMALL = TransformerSize(hidden_size=64, layers=2)
+STAGES = (
+    Stage(name="portrait", steps=2, mix=("portrait-1",), batch=2, levels=2, copy_share=0.5, with_text=False),
+    Stage(name="groups", steps=2, mix=("group-2", "child-2"), batch=2, levels=2),
+)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Folders of shards, an untrained PCA VAE and an untrained VLM, on pictures with references of 32 px."""
+    folder = tmp_path_factory.mktemp("parts")
+    write_shards(folder / "shards")
+    vae = build_vae(VaeSize(encoder_width=132, decoder_width=132))
+    start_from_pca(vae, sample_patches(Pictures.load(folder / "shards", "train"), 0.0, step_generator(0, 0), 300))
+    vae.save_pretrained(folder / "vae")
+    size = VlmSize(hidden_size=64, layers=2, heads=2, vision_hidden_size=64, vision_layers=2, vocabulary=400)
+    processor = build_processor(build_tokenizer(["The red person from image 1 on the left."] * 20, size))
+    processor.save_pretrained(folder / "vlm" / "processor")
+    build_vlm(processor.tokenizer, size).save_pretrained(folder / "vlm" / "text_encoder")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small_references(monkeypatch):
+    monkeypatch.setattr(assembling, "REFERENCE_SIDE", SIDE)
+    monkeypatch.setattr(assembling, "HEIGHT", PICTURE[0])
+    monkeypatch.setattr(assembling, "WIDTH", PICTURE[1])
+
+
+@pytest.fixture
+def feeder(parts, tmp_path):
+    backbone = untrained_backbone(parts)
+    data = load_latents(shard_paths(parts / "shards", "train"), tmp_path, backbone, with_text=True)
+    return Feeder(data, backbone, STAGES[1], config()), backbone
+
+
+def untrained_backbone(parts):
+    from diffusers import AutoencoderKLQwenImage21
+
+    from trainers.mini.assemble import load_vlm
+
+    torch.manual_seed(0)
+    transformer = build_transformer(SMALL, 64)
+    pipeline = build_pipeline(
+        AutoencoderKLQwenImage21.from_pretrained(parts / "vae"), *load_vlm(parts / "vlm"), transformer
+    )
+    return build_backbone(pipeline)
+
+
+def config(**changes) -> TransformerConfig:
+    return TransformerConfig(
+        stages=STAGES, size=SMALL, warmup=1, evaluate_every=100, evaluated=2, checkpoint_minutes=1e-9, **changes
+    )
+
+
+def run(parts, out, **changes):
+    return train(
+        config(**changes),
+        pictures=parts / "shards",
+        vae=parts / "vae",
+        vlm=parts / "vlm",
+        out=out,
+        device=torch.device("cpu"),
+    )
+
+
+def test_stored_batches_equal_what_the_backbone_encodes(feeder, parts):
+    from trainers.mini.data import Shard
+
+    feeder, backbone = feeder
+    batch = feeder.draw("group-2", 1, step_generator(0, 3), dropout=False)
+    shard = Shard.load(shard_paths(parts / "shards", "train")[0])
+    matches = []
+    for example in shard.examples:
+        direct = backbone.encode_prompt(example.prompt, [shard.portraits[i] for i in example.references])
+        same_length = direct.embeddings.shape == batch.conditioning.embeddings.shape
+        matches.append(
+            same_length
+            and torch.allclose(direct.embeddings, batch.conditioning.embeddings, atol=2e-2)
+            and all(
+                torch.allclose(a, b, atol=2e-2)
+                for a, b in zip(direct.reference_latents, batch.conditioning.reference_latents, strict=True)
+            )
+        )
+    assert sum(matches) == 1
+
+
+def test_padded_texts_stand_before_the_pictures(feeder):
+    feeder, _ = feeder
+    texts = [t for t in feeder._data.texts if int(t.picture_slots.sum()) == 2]
+    longest = max(texts, key=lambda t: len(t.picture_slots))
+    shortest = min(texts, key=lambda t: len(t.picture_slots))
+    embeddings, slots, valid = stack_texts([longest, shortest])
+    first = int(slots.int().argmax())
+    assert valid[0].all()
+    assert int((~valid[1]).sum()) == len(longest.picture_slots) - len(shortest.picture_slots)
+    assert valid[1, first:].all()
+    assert torch.equal(embeddings[1][valid[1]], shortest.embeddings.float())
+
+
+def test_portraits_in_a_row_show_their_references_people(parts, tmp_path):
+    backbone = untrained_backbone(parts)
+    data = load_latents(shard_paths(parts / "shards", "train"), tmp_path, backbone, with_text=False)
+    stage = Stage(name="row", steps=1, mix=("row-2",), copy_share=1.0, with_text=False)
+    batch = Feeder(data, backbone, stage, config()).draw("row-2", 4, step_generator(0, 0))
+    references = torch.cat(batch.conditioning.reference_latents, dim=3)
+    assert torch.equal(batch.target, references)  # copies: the target is the references themselves
+    assert not torch.equal(batch.conditioning.reference_latents[0], batch.conditioning.reference_latents[1])
+    assert batch.conditioning.embeddings.abs().max() == 0
+
+
+def test_loss_of_a_zero_model_is_the_energy_of_the_target(feeder):
+    feeder, backbone = feeder
+    batch = feeder.draw("group-2", 2, step_generator(0, 1))
+    plain = config(face_weight=0.0)
+    generator = step_generator(0, 2)
+    loss = flow_loss(backbone, batch, 3, plain, generator)  # proj_out starts at zero, so v_pred is zero
+    generator = step_generator(0, 2)
+    torch.rand(len(batch.target), 3, generator=generator)
+    x0 = batch.target.repeat_interleave(3, dim=0)
+    noise = torch.randn(x0.shape, generator=generator)
+    assert loss.item() == pytest.approx(velocity_target(x0, noise).square().mean().item(), rel=1e-5)
+
+
+def test_gaps_are_zero_before_training_and_open_for_a_model_that_copies(feeder):
+    feeder, backbone = feeder
+    gaps = reference_gaps(backbone, feeder, STAGES[1], config())
+    assert all(abs(gap) < 1e-5 for gap in gaps.values())
+
+    class Copies:
+        """Knows the picture if it sees the references, nothing otherwise."""
+
+        device = torch.device("cpu")
+
+        def prefill(self, conditioning):
+            return conditioning.reference_latents[0]
+
+        def velocity(self, prefix, x_t, sigma, *, reference_weight):
+            right = torch.equal(prefix, own) and reference_weight == 1.0
+            return (x_t - (truth if right else 0)) / sigma.view(-1, 1, 1, 1)
+
+    batch = feeder.first("group-2", 2)
+    own, truth = batch.conditioning.reference_latents[0], batch.target
+    stage = Stage(name="s", steps=1, mix=("group-2",))
+    opened = reference_gaps(Copies(), feeder, stage, config())
+    assert all(gap == pytest.approx(1.0, abs=1e-3) for gap in opened.values())
+
+
+def test_training_goes_through_its_stages_and_assembles_to_a_bundle(parts, tmp_path):
+    folder = run(parts, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines if "loss" in line] == ["portrait"] * 2 + ["groups"] * 2
+    assert any("gap_group-2_0.5" in line for line in lines)
+    assert (tmp_path / "run" / "held_out_000004.png").exists()
+
+    assemble(parts / "vae", parts / "vlm", folder, tmp_path / "bundle", steps=2)
+    bundle = load_bundle(tmp_path / "bundle")
+    assert (bundle.card.height, bundle.card.width, bundle.card.text_first) == (*PICTURE, True)
+    reference = np.zeros((SIDE, SIDE, 3), np.uint8)
+    conditioning = bundle.backbone.encode_prompt("two people", [reference, reference])
+    latents = sample(bundle.backbone, conditioning, seeds=[1], height=PICTURE[0], width=PICTURE[1], steps=2)
+    assert bundle.backbone.decode(latents).shape == (1, 3, *PICTURE)
+
+
+@pytest.mark.slow
+def test_command_killed_and_resumed_equals_one_run(parts, tmp_path):
+    run(parts, tmp_path / "whole")
+    code = (
+        "import sys; from pathlib import Path; import trainers.mini.assemble as a; import torch;"
+        f"a.REFERENCE_SIDE = {SIDE}; torch.set_num_threads(1);"
+        "from tests.trainers.test_mini_transformer import run;"
+        "run(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, str(parts), str(tmp_path / "killed")]
+    process = subprocess.Popen(command)
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    run(parts, tmp_path / "killed")
+    first, second = (torch.load(tmp_path / name / "checkpoint.pt") for name in ("whole", "killed"))
+    assert second["step"] == 4
+    assert all(torch.allclose(first["model"][k], second["model"][k], atol=1e-6) for k in first["model"])
+
+
+def test_stages_and_steps_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="quartet"):
+        Stage(name="x", steps=1, mix=("quartet-4",))
+    with pytest.raises(ValueError, match="empty mix"):
+        Stage(name="x", steps=1, mix=())
+    with pytest.raises(ValueError, match="past the last of 4"):
+        config().stage_at(4)

@@ -1,0 +1,113 @@
+"""The mini VLM: tokenizer, loss mask, scores of written prompts, learning, and exact continuation of a killed run."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from core.prompts import PromptWriter, Writing
+from tests.trainers.mini_shards import write_shards
+from trainers.mini.checkpoint import MovingAverage
+from trainers.mini.data import Example
+from trainers.mini.models import VlmSize, build_processor, build_tokenizer, build_vlm
+from trainers.mini.vlm import VlmConfig, attribute_scores, caption_loss, load_captions, person_parts, train
+
+SMALL = VlmSize(hidden_size=64, layers=2, heads=2, vision_hidden_size=64, vision_layers=2, vocabulary=400)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_processor(build_tokenizer(["The red person from image 1 on the left."] * 20, SMALL))
+
+
+@pytest.mark.parametrize("text", ["The red person from image 1.", "Żółć 漢字 🙂 <tag>", "  two  spaces\n"])
+def test_tokenizer_encodes_any_text_and_gives_it_back(processor, text):
+    tokenizer = processor.tokenizer
+    assert tokenizer.decode(tokenizer(text)["input_ids"], clean_up_tokenization_spaces=False) == text
+
+
+def test_loss_is_the_mean_over_answer_tokens_alone(shards, processor):
+    torch.manual_seed(0)
+    vlm = build_vlm(processor.tokenizer, SMALL)
+    lessons = load_captions(shards, "train", processor)[:3]
+    with torch.no_grad():
+        together = caption_loss(vlm, lessons, processor).item()
+        each = [caption_loss(vlm, [lesson], processor).item() for lesson in lessons]
+    weights = [len(lesson.answer) for lesson in lessons]
+    expected = sum(w * loss for w, loss in zip(weights, each, strict=True)) / sum(weights)
+    assert together == pytest.approx(expected, rel=1e-4)
+    assert together == pytest.approx(math.log(vlm.config.text_config.vocab_size), rel=0.2)
+
+
+def test_training_learns_the_captions_and_the_writer_uses_them(shards, tmp_path):
+    config = VlmConfig(size=SMALL, steps=60, batch=8, learning_rate=3e-3, warmup=5, sample_every=60)
+    folder = train(config, shards, tmp_path / "run", CPU)
+    losses = [json.loads(line).get("loss") for line in (folder / "log.jsonl").read_text().splitlines()]
+    losses = [loss for loss in losses if loss is not None]
+    assert losses[-1] < 0.5 * losses[0]
+
+    from types import SimpleNamespace
+
+    from trainers.mini.assemble import load_vlm
+
+    vlm, processor = load_vlm(folder)
+    portraits = load_captions(shards, "held_out", processor)[0].portraits
+    parts = SimpleNamespace(text_encoder=vlm, processor=processor)
+    text = "".join(PromptWriter(parts).write(portraits, "group", "in a park", writing=Writing(temperature=0)))
+    assert "person from image 1" in text
+
+
+def test_a_killed_run_continues_exactly(shards, tmp_path, monkeypatch):
+    config = VlmConfig(size=SMALL, steps=4, batch=2, sample_every=100, checkpoint_minutes=1e-9)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(config, shards, whole, CPU)
+
+    class Killed(BaseException):
+        pass
+
+    real = MovingAverage.update
+
+    def update(self, model, step):
+        if step == 2:
+            raise Killed
+        real(self, model, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MovingAverage, "update", update)
+        with pytest.raises(Killed):
+            train(config, shards, killed, CPU)
+    train(config, shards, killed, CPU)
+    first, second = (torch.load(folder / "checkpoint.pt") for folder in (whole, killed))
+    assert all(torch.equal(first["vlm"][name], second["vlm"][name]) for name in first["vlm"])
+
+
+def example(*attributes: dict[str, str]) -> Example:
+    numbers = tuple(range(len(attributes)))
+    return Example(
+        task="group", people=numbers, references=numbers, picture=0, size=(32, 64), boxes=(), scene="", prompt="",
+        attributes=attributes,
+    )  # fmt: skip
+
+
+def test_scores_count_what_is_said_of_each_person():
+    truth = example({"hair": "long black hair", "glasses": "round glasses"}, {"hair": "short red hair"})
+    right = "The woman from image 1 with long black hair and round glasses. The man from image 2 has short red hair."
+    leaked = "The woman from image 1 with short red hair. The man from image 2 has short red hair and round glasses."
+    assert attribute_scores(right, truth) == {"hair": (2, 2), "glasses": (1, 1), "leakage": (0, 2)}
+    assert attribute_scores(leaked, truth) == {"hair": (1, 2), "glasses": (0, 1), "leakage": (1, 2)}
+
+
+def test_parts_of_a_prompt_go_to_the_image_they_name():
+    parts = person_parts("On the left, image 1 in red; on the right, image 2 in blue. Image 9 is nobody.", 2)
+    assert "in red" in parts[0]
+    assert "blue" not in parts[0]
+    assert "in blue" in parts[1]

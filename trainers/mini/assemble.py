@@ -1,0 +1,99 @@
+"""Puts the trained parts of the mini bundle together: a diffusers folder that `load_bundle` reads.
+
+python -m trainers.mini.assemble --vae DIR --vlm DIR --transformer DIR --out assets/mini
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKLQwenImage21,
+    FlowMatchEulerDiscreteScheduler,
+    QwenImage21Pipeline,
+    QwenImage21Transformer2DModel,
+)
+from transformers import Qwen3VLForConditionalGeneration
+
+from core.backbones.bundles import MINI, load_bundle, write_card
+from core.backbones.processors import PictureQwen3VLProcessor
+from core.backbones.qwen_image_21 import QwenImage21Backbone
+from trainers.mini.geometry import HEIGHT, MAX_REFERENCES, REFERENCE_SIDE, WIDTH
+
+STEPS = 20
+LARGEST_FILE_MB = 95
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Assemble the mini bundle from its trained parts.")
+    parser.add_argument("--vae", type=Path, required=True, help="folder of the trained VAE")
+    parser.add_argument("--vlm", type=Path, required=True, help="run folder with text_encoder and processor")
+    parser.add_argument("--transformer", type=Path, required=True, help="folder of the trained transformer")
+    parser.add_argument("--out", type=Path, required=True, help="the bundle's folder; its weights are replaced")
+    parser.add_argument("--steps", type=int, default=STEPS, help="default number of denoising steps")
+    arguments = parser.parse_args()
+    assemble(arguments.vae, arguments.vlm, arguments.transformer, arguments.out, steps=arguments.steps)
+    megabytes = sum(f.stat().st_size for f in arguments.out.rglob("*") if f.is_file()) / 1e6
+    print(f"{arguments.out}: {megabytes:.1f} MB, revision {load_bundle(arguments.out).revision}")
+
+
+def assemble(vae: Path, vlm: Path, transformer: Path, out: Path, *, steps: int = STEPS) -> None:
+    """Write model_index.json, the five parts in bfloat16 and the bundle's card to `out`."""
+    pipeline = build_pipeline(
+        AutoencoderKLQwenImage21.from_pretrained(vae),
+        *load_vlm(vlm),
+        QwenImage21Transformer2DModel.from_pretrained(transformer),
+    )
+    pipeline.to(torch.bfloat16)
+    pipeline.save_pretrained(out, safe_serialization=True)
+    for file in out.rglob("*.safetensors"):
+        if file.stat().st_size > LARGEST_FILE_MB * 1e6:
+            raise ValueError(f"{file} has {file.stat().st_size / 1e6:.0f} MB; no file may pass {LARGEST_FILE_MB} MB")
+    write_card(
+        out,
+        dataclasses.replace(
+            MINI,
+            steps=steps,
+            height=HEIGHT,
+            width=WIDTH,
+            reference_side=REFERENCE_SIDE,
+            max_references=MAX_REFERENCES,
+            memory_gb=0.5,
+        ),
+    )
+
+
+def load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PictureQwen3VLProcessor]:
+    return (
+        Qwen3VLForConditionalGeneration.from_pretrained(folder / "text_encoder"),
+        PictureQwen3VLProcessor.from_pretrained(folder / "processor"),
+    )
+
+
+def build_pipeline(
+    vae: AutoencoderKLQwenImage21,
+    vlm: Qwen3VLForConditionalGeneration,
+    processor: PictureQwen3VLProcessor,
+    transformer: QwenImage21Transformer2DModel,
+) -> QwenImage21Pipeline:
+    """The pipeline of a mini bundle, in evaluation mode and without gradients but for the transformer's."""
+    for part in (vae, vlm):
+        part.requires_grad_(False).eval()
+    # no shift that depends on the size: the trainer draws its noise levels on the same grid for all sizes
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
+    pipeline = QwenImage21Pipeline(
+        scheduler=scheduler, vae=vae, text_encoder=vlm, processor=processor, transformer=transformer
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def build_backbone(pipeline: QwenImage21Pipeline) -> QwenImage21Backbone:
+    return QwenImage21Backbone(pipeline, reference_side=REFERENCE_SIDE, text_first=True, max_references=MAX_REFERENCES)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""Portraits and group pictures put together from cut-outs of single people.
+
+Rendering is the slow part, and a person cut out of the background can stand in many pictures: references are cut around the
+face exactly as the application cuts an uploaded portrait, group pictures place cut-outs in the same light before a painted
+place. Faces have about the same size in reference and picture, which is what a small model can learn to carry over.
+
+    python -m trainers.mini.compose --cutouts DIR --out DIR --groups 3000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import TypeAdapter
+from tqdm import tqdm
+
+from core.portraits import CROP_RISE, CROP_SCALE, crop_face
+from trainers.mini.data import Box, Example, Shard
+from trainers.mini.geometry import HEIGHT, REFERENCE_SIDE, WIDTH
+from trainers.people.captions import facts_of, rich_caption, user_words
+from trainers.people.places import Setting, choose_setting, paint
+from trainers.people.record import POSITIONS, PersonRecord, SceneRecord
+
+HELD_OUT_PEOPLE = 100
+"""People 0 to 99 are never trained on."""
+FACE = REFERENCE_SIDE / CROP_SCALE
+"""Height of a face box in references and, nearly, in pictures, in pixels."""
+CENTRES = {1: (96,), 2: (48, 144), 3: (32, 96, 160)}
+"""Where faces stand across a picture: whole latent tokens away from the middle of a reference."""
+FACE_ROW = REFERENCE_SIDE / 2 + CROP_RISE * FACE
+"""Height of the faces' centres, the same as in a reference."""
+BACKGROUND_SIZE = (160, 320)
+"""Rows and columns that places are painted at."""
+
+
+_RECORD = TypeAdapter(PersonRecord)
+
+
+@dataclass(frozen=True)
+class Cutouts:
+    """N people cut out of their background.
+
+    rgba (N, H, W, 4) uint8 with straight alpha; boxes (N, 4) of the face in pixels; people (N,); lights (N,) keys of
+    `trainers.people.daylight.LIGHTS`; looks: what can be said of each.
+    """
+
+    rgba: np.ndarray
+    boxes: np.ndarray
+    people: np.ndarray
+    lights: np.ndarray
+    looks: tuple[PersonRecord, ...]
+
+    def save(self, path: Path) -> None:
+        """Whole or not at all: the json is written last and makes the shard visible."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".npz.partial").open("wb") as file:
+            np.savez(file, rgba=self.rgba, boxes=self.boxes, people=self.people, lights=self.lights)
+        os.replace(path.with_suffix(".npz.partial"), path.with_suffix(".npz"))
+        path.with_suffix(".json.partial").write_text(
+            json.dumps([_RECORD.dump_python(look, mode="json") for look in self.looks])
+        )
+        os.replace(path.with_suffix(".json.partial"), path.with_suffix(".json"))
+
+    @classmethod
+    def load(cls, path: Path) -> Cutouts:
+        with np.load(path.with_suffix(".npz")) as arrays:
+            values = {name: arrays[name] for name in ("rgba", "boxes", "people", "lights")}
+        rows = json.loads(path.with_suffix(".json").read_text())
+        return cls(**values, looks=tuple(_RECORD.validate_python(row) for row in rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compose examples for the mini bundle from cut-outs.")
+    parser.add_argument("--cutouts", type=Path, required=True, help="folder written by trainers.mini.render")
+    parser.add_argument("--out", type=Path, required=True, help="folder of shards; finished ones are kept")
+    parser.add_argument("--per-person", type=int, default=6, help="pictures for each person of a shard")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for path in tqdm(sorted(arguments.cutouts.glob("cutouts-*.json")), desc="compose", unit="shard"):
+        number = int(path.stem.removeprefix("cutouts-"))
+        cutouts = Cutouts.load(path)
+        split = "held_out" if cutouts.people[0] < HELD_OUT_PEOPLE else "train"
+        shard = arguments.out / f"{split}-{number:05d}"
+        if not shard.with_suffix(".json").exists():
+            count = arguments.per_person * len(np.unique(cutouts.people))
+            compose_shard(cutouts, count, np.random.default_rng([arguments.seed, number])).save(shard)
+
+
+def compose_shard(cutouts: Cutouts, count: int, rng: np.random.Generator) -> Shard:
+    """`count` pictures of the people of `cutouts`, a third of them as children, and a portrait of every cut-out."""
+    rows = np.arange(len(cutouts.people))
+    backgrounds = Backgrounds(np.unique(cutouts.lights[rows]).tolist(), rng)
+    portraits = np.stack([portrait(cutouts, row, backgrounds, rng) for row in rows])
+    side = portraits.shape[1]
+    box = (side / 2 - 0.4 * FACE, FACE_ROW - FACE / 2, side / 2 + 0.4 * FACE, FACE_ROW + FACE / 2)
+    index_of = {int(row): index for index, row in enumerate(rows)}
+    pictures, examples = [], []
+    while len(examples) < count:
+        made = _group(cutouts, rows, index_of, len(examples), backgrounds, rng)
+        if made is not None:
+            pictures.append(made[0])
+            examples.append(made[1])
+    return Shard(
+        portraits=portraits,
+        portrait_people=cutouts.people[rows],
+        portrait_boxes=np.tile(np.array(box, np.float32), (len(rows), 1)),
+        pictures={(HEIGHT, WIDTH): np.stack(pictures)},
+        examples=tuple(examples),
+    )
+
+
+def portrait(cutouts: Cutouts, row: int, backgrounds: Backgrounds, rng: np.random.Generator) -> np.ndarray:
+    """(side, side, 3) uint8: the cut-out before a plain or painted background, cut as the application cuts portraits."""
+    rgba, box = cutouts.rgba[row], cutouts.boxes[row]
+    height, width = rgba.shape[:2]
+    margin = int(np.ceil(max(box[2] - box[0], box[3] - box[1])))
+    canvas = backgrounds.draw(str(cutouts.lights[row]), height, width + 2 * margin, rng)[0]
+    paste(canvas, rgba, margin, 0)
+    return crop_face(canvas, box + np.array([margin, 0, margin, 0]), REFERENCE_SIDE)
+
+
+class Backgrounds:
+    """A few painted places for each light, cropped and mirrored anew for every picture: painting is the slow part."""
+
+    def __init__(self, lights: Sequence[str], rng: np.random.Generator, *, per_light: int = 6) -> None:
+        self._painted: dict[str, list[tuple[np.ndarray, Setting]]] = {}
+        for light in lights:
+            settings = [choose_setting(int(rng.integers(1 << 30)), lights=[light]) for _ in range(per_light)]
+            self._painted[light] = [(_srgb(paint(s, *BACKGROUND_SIZE).numpy()), s) for s in settings]
+
+    def draw(self, light: str, height: int, width: int, rng: np.random.Generator) -> tuple[np.ndarray, Setting]:
+        """(height, width, 3) uint8 of a place that can be seen in `light`, and what it is."""
+        painted, setting = self._painted[light][rng.integers(len(self._painted[light]))]
+        zoom = max(height / painted.shape[0], width / painted.shape[1], rng.uniform(0.8, 1.0))
+        rows, columns = min(painted.shape[0], round(height / zoom)), min(painted.shape[1], round(width / zoom))
+        top = rng.integers(painted.shape[0] - rows + 1)
+        left = rng.integers(painted.shape[1] - columns + 1)
+        part = Image.fromarray(painted[top : top + rows, left : left + columns])
+        cropped = np.asarray(part.resize((width, height), Image.Resampling.BILINEAR))
+        return np.array(cropped[:, ::-1] if rng.random() < 0.5 else cropped), setting
+
+
+def _srgb(linear: np.ndarray) -> np.ndarray:
+    linear = np.clip(linear, 0, 1)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return (255 * srgb).round().astype(np.uint8)
+
+
+def paste(canvas: np.ndarray, rgba: np.ndarray, x: int, y: int) -> None:
+    """Lay `rgba` over `canvas` (H, W, 3) with its top left corner at x, y; what lies outside is cut off."""
+    height, width = canvas.shape[:2]
+    left, top, right, bottom = (
+        max(x, 0),
+        max(y, 0),
+        min(x + rgba.shape[1], width),
+        min(y + rgba.shape[0], height),
+    )
+    if left >= right or top >= bottom:
+        return
+    part = rgba[top - y : bottom - y, left - x : right - x].astype(np.float32)
+    alpha = part[..., 3:] / 255
+    under = canvas[top:bottom, left:right]
+    canvas[top:bottom, left:right] = (part[..., :3] * alpha + under * (1 - alpha)).round().astype(np.uint8)
+
+
+def _group(
+    cutouts: Cutouts,
+    rows: np.ndarray,
+    index_of: dict[int, int],
+    number: int,
+    backgrounds: Backgrounds,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, Example] | None:
+    """One picture and its example; None where the drawn people have no cut-outs in a common light."""
+    count = int(rng.choice([1, 2, 2, 2, 3]))
+    task = "child" if rng.random() < 0.3 else "group"
+    chosen = rng.choice(np.unique(cutouts.people[rows]), size=count, replace=False)
+    light = str(rng.choice(np.unique(cutouts.lights[rows])))
+    shown, references = [], []
+    for person in chosen:
+        own = rows[cutouts.people[rows] == person]
+        is_child = np.array([cutouts.looks[row].age < 16 for row in own])
+        targets = own[(is_child == (task == "child")) & (cutouts.lights[own] == light)]
+        if not len(targets):
+            return None
+        target = int(rng.choice(targets))
+        others = own[~is_child & (own != target)] if task == "child" or rng.random() < 0.9 else own[own != target]
+        if not len(others):
+            return None
+        shown.append(target)
+        references.append(int(rng.choice(others)))
+
+    picture, setting = backgrounds.draw(light, HEIGHT, WIDTH, rng)
+    boxes: list[Box] = [(0.0, 0.0, 0.0, 0.0)] * count
+    order = rng.permutation(count)
+    for person in order:
+        size = FACE * rng.uniform(0.96, 1.04)
+        centre = (CENTRES[count][person] + rng.normal(0, 1.5), FACE_ROW + rng.normal(0, 1.5))
+        boxes[person] = place(picture, cutouts.rgba[shown[person]], cutouts.boxes[shown[person]], size, centre)
+    record = SceneRecord(
+        seed=int(rng.integers(1 << 30)),
+        kind="group",
+        height=HEIGHT,
+        width=WIDTH,
+        setting=setting,
+        interaction="together" if count > 1 else None,
+        people=tuple(
+            replace(cutouts.looks[row], box=box, position=position)
+            for row, box, position in zip(shown, boxes, POSITIONS[count], strict=True)
+        ),
+    )
+    facts = facts_of(record, as_children=task == "child")
+    return picture, Example(
+        task=task,
+        people=tuple(int(person) for person in chosen),
+        references=tuple(index_of[row] for row in references),
+        picture=number,
+        size=(HEIGHT, WIDTH),
+        boxes=tuple(boxes),
+        scene=user_words(record, record.seed),
+        prompt=rich_caption(facts, record.seed).text,
+        attributes=tuple({name: value for name, value in asdict(person).items() if value} for person in facts.people),
+    )
+
+
+def place(picture: np.ndarray, rgba: np.ndarray, box: np.ndarray, face: float, centre: tuple[float, float]) -> Box:
+    """Lay a cut-out into `picture` so that its face box is `face` px high and centred at `centre`; returns the box."""
+    scale = face / (box[3] - box[1])
+    size = (max(1, round(rgba.shape[1] * scale)), max(1, round(rgba.shape[0] * scale)))
+    # premultiplied, so that what lies behind a soft edge does not bleed in
+    alpha = rgba[..., 3:].astype(np.float32) / 255
+    premultiplied = Image.fromarray(np.dstack([rgba[..., :3] * alpha, rgba[..., 3]]).round().astype(np.uint8))
+    small = np.asarray(premultiplied.resize(size, Image.Resampling.LANCZOS)).astype(np.float32)
+    straight = np.clip(small[..., :3] * 255 / np.maximum(small[..., 3:], 1), 0, 255)
+    middle = (box[:2] + box[2:]) / 2 * scale
+    x, y = round(centre[0] - middle[0]), round(centre[1] - middle[1])
+    paste(picture, np.dstack([straight, small[..., 3]]).round().astype(np.uint8), x, y)
+    left, top, right, bottom = (box * scale).tolist()
+    return (x + left, y + top, x + right, y + bottom)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Latents and prompt embeddings of the shards, computed once and kept beside a run.
+
+Latents need the VAE alone, embeddings the frozen VLM; both equal what the bundle's backbone computes at generation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from core.backbones.protocol import Conditioning
+from core.backbones.qwen_image_21 import QwenImage21Backbone
+from trainers.mini.data import Example, Shard, face_mask, to_tensor
+from trainers.mini.geometry import PATCH
+
+ENCODE_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt as the transformer reads it: embeddings (S, D), picture_slots (S,) bool."""
+
+    embeddings: Tensor
+    picture_slots: Tensor
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """The examples of some shards in memory.
+
+    portraits (P, C, rows, columns), people (P,) and their faces (P, rows, columns): everything the portraits show.
+    groups: by (task, references, size) the rows of `examples`; pictures and faces by row.
+    """
+
+    portraits: Tensor
+    portrait_people: Tensor
+    portrait_faces: Tensor
+    examples: tuple[Example, ...]
+    references: tuple[tuple[int, ...], ...]
+    pictures: tuple[Tensor, ...]
+    faces: tuple[Tensor, ...]
+    texts: tuple[Text, ...] | None
+
+    def rows(self, task: str, people: int) -> list[int]:
+        return [row for row, e in enumerate(self.examples) if e.task == task and len(e.people) == people]
+
+
+def load_latents(paths: Sequence[Path], cache: Path, backbone: QwenImage21Backbone, *, with_text: bool) -> LatentSet:
+    """Read the shards through the cache, filling it where it is empty."""
+    portraits, people, faces, examples, references, pictures, masks, texts = [], [], [], [], [], [], [], []
+    for path in tqdm(paths, desc="latents", unit="shard", disable=len(paths) < 2):
+        shard = Shard.load(path)
+        latents = _cached(cache / f"{path.name}.latents.safetensors", lambda s=shard: _encode(s, backbone))
+        offset = sum(len(stack) for stack in portraits)
+        portraits.append(latents["portraits"])
+        people.append(torch.from_numpy(shard.portrait_people))
+        size = shard.portraits.shape[1:3]
+        faces += [_token_faces([box], *size) for box in shard.portrait_boxes]
+        for example in shard.examples:
+            examples.append(example)
+            references.append(tuple(offset + index for index in example.references))
+            pictures.append(latents["pictures_{}x{}".format(*example.size)][example.picture])
+            masks.append(_token_faces(example.boxes, *example.size))
+        if with_text:
+            stored = _cached(cache / f"{path.name}.text.safetensors", lambda s=shard: _read(s, backbone))
+            texts += [
+                Text(stored["embeddings"][start:end], stored["picture_slots"][start:end])
+                for start, end in zip([0, *stored["ends"].tolist()], stored["ends"].tolist(), strict=False)
+            ]
+    return LatentSet(
+        portraits=torch.cat(portraits),
+        portrait_people=torch.cat(people),
+        portrait_faces=torch.stack(faces),
+        examples=tuple(examples),
+        references=tuple(references),
+        pictures=tuple(pictures),
+        faces=tuple(masks),
+        texts=tuple(texts) if with_text else None,
+    )
+
+
+def text_of(conditioning: Conditioning) -> Text:
+    return Text(conditioning.embeddings[0].cpu(), conditioning.picture_slots.cpu())
+
+
+def stack_texts(texts: Sequence[Text], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Texts with the same pictures as one batch: embeddings (B, S, D), picture_slots (S,), valid (B, S) or None.
+
+    Shorter prompts are padded in front of the first picture, as `Conditioning.stack` does for a text-first model.
+    """
+    longest = max(texts, key=lambda text: len(text.picture_slots))
+    length, first = len(longest.picture_slots), int(longest.picture_slots.int().argmax())
+    rows, valid = [], torch.ones(len(texts), length, dtype=torch.bool)
+    for row, text in enumerate(texts):
+        missing = length - len(text.picture_slots)
+        at = first - missing
+        rows.append(torch.cat([F.pad(text.embeddings[:at], (0, 0, 0, missing)), text.embeddings[at:]]))
+        valid[row, at : at + missing] = False
+    embeddings = torch.stack(rows).to(dtype)
+    return embeddings, longest.picture_slots, None if bool(valid.all()) else valid
+
+
+def _cached(path: Path, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({name: tensor.contiguous() for name, tensor in compute().items()}, partial)
+        os.replace(partial, path)
+    return load_file(path)
+
+
+@torch.no_grad()
+def _encode(shard: Shard, backbone: QwenImage21Backbone) -> dict[str, Tensor]:
+    stacks = {"portraits": shard.portraits}
+    stacks |= {"pictures_{}x{}".format(*size): stack for size, stack in shard.pictures.items()}
+    return {
+        name: torch.cat(
+            [
+                backbone.encode(to_tensor(stack[i : i + ENCODE_BATCH]).to(backbone.device)).half().cpu()
+                for i in range(0, len(stack), ENCODE_BATCH)
+            ]
+        )
+        for name, stack in stacks.items()
+    }
+
+
+def _read(shard: Shard, backbone: QwenImage21Backbone) -> dict[str, Tensor]:
+    texts = [
+        text_of(backbone.encode_prompt(example.prompt, [shard.portraits[index] for index in example.references]))
+        for example in shard.examples
+    ]
+    return {
+        "embeddings": torch.cat([text.embeddings for text in texts]).half(),
+        "picture_slots": torch.cat([text.picture_slots for text in texts]),
+        "ends": torch.tensor([len(text.picture_slots) for text in texts]).cumsum(0),
+    }
+
+
+def _token_faces(boxes, height: int, width: int) -> Tensor:
+    """(rows, columns): the share of each latent token that faces cover."""
+    mask = torch.from_numpy(face_mask(boxes, height, width)).float()
+    return F.avg_pool2d(mask[None, None], PATCH)[0, 0]

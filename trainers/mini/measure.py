@@ -1,0 +1,208 @@
+"""Measures a mini bundle on people it was never trained on.
+
+    python -m trainers.mini.measure --bundle assets/mini --pictures DIR --out measured.json [--pack DIR]
+
+All at fixed seeds, one candidate for each held-out example. The ceiling is the same measure on the true pictures; the gallery
+of the rank-1 test is one portrait of each of up to 100 people, the held-out ones first. `shared/real` packs may be given for
+a second opinion; a pack that is not there means no identity numbers, never made-up ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from core.backbones.bundles import Bundle, load_bundle
+from core.faces import Face, FaceAnalyzer
+from core.identity import measure_faces
+from core.sampler import sample
+from trainers.mini.compose import FACE
+from trainers.mini.data import Example, Shard, save_grid, shard_paths, to_tensor, to_uint8
+from trainers.mini.vae import psnr
+from trainers.mini.vlm import attribute_scores, caption_of, write_prompt
+from trainers.people.cloth import COLOURS
+
+GALLERY = 100
+GROUPS = 50
+KINDS = (("group", 1), ("group", 2), ("group", 3), ("child", 2), ("child", 3))
+PADDING = 32
+"""Grey pixels around a picture before faces are looked for: detectors miss faces that touch the border."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A held-out example with its pictures: references and truth, uint8 RGB."""
+
+    example: Example
+    references: list[np.ndarray]
+    picture: np.ndarray
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure a mini bundle on held-out people.")
+    parser.add_argument("--bundle", default="mini")
+    parser.add_argument("--pictures", type=Path, required=True, help="folder of shards")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file; a sheet of pictures goes beside it")
+    parser.add_argument("--pack", type=Path, help="face pack instead of the bundle's own")
+    parser.add_argument("--groups", type=int, default=GROUPS, help="pictures of each kind")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    bundle = load_bundle(arguments.bundle)
+    analyzer = FaceAnalyzer(arguments.pack or bundle.face_pack, threads=arguments.threads)
+    held = load_held_out(arguments.pictures)
+    gallery = build_gallery(arguments.pictures, analyzer)
+    results: dict[str, object] = {
+        "bundle": bundle.revision,
+        "face_pack": analyzer.name,
+        "gallery": len(gallery),
+        "vae": measure_vae(bundle, held[:48]),
+        "prompt_writer": measure_writer(bundle, held[: arguments.groups]),
+    }
+    for task, people in KINDS:
+        chosen = [h for h in held if h.example.task == task and len(h.example.people) == people][: arguments.groups]
+        if not chosen:
+            continue
+        generated = [
+            generate_one(bundle, h, seed)
+            for seed, h in enumerate(tqdm(chosen, desc=f"{task}-{people}", unit="picture"))
+        ]
+        save_sheet(arguments.out.with_name(f"{arguments.out.stem}_{task}_{people}.png"), chosen[:8], generated[:8])
+        results[f"{task}-{people}"] = {
+            "pictures": len(chosen),
+            "generated": measure_pictures(generated, chosen, gallery, analyzer),
+            "true": measure_pictures([h.picture for h in chosen], chosen, gallery, analyzer),
+        }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps(results, indent=2))
+
+
+def load_held_out(folder: Path) -> list[Held]:
+    held = []
+    for path in shard_paths(folder, "held_out"):
+        shard = Shard.load(path)
+        for example in shard.examples:
+            references = [shard.portraits[index] for index in example.references]
+            held.append(Held(example, references, shard.pictures[example.size][example.picture]))
+    return held
+
+
+def build_gallery(folder: Path, analyzer: FaceAnalyzer) -> dict[int, np.ndarray]:
+    """Embedding of the first portrait of every person in which the face is found; held-out people first."""
+    gallery: dict[int, np.ndarray] = {}
+    for path in (*shard_paths(folder, "held_out"), *shard_paths(folder, "train")):
+        shard = Shard.load(path)
+        for portrait, person in zip(shard.portraits, shard.portrait_people.tolist(), strict=True):
+            if len(gallery) == GALLERY:
+                return gallery
+            if person not in gallery and (faces := find_faces(portrait, analyzer)):
+                gallery[person] = max(faces, key=lambda face: face.score).embedding
+    return gallery
+
+
+def find_faces(picture: np.ndarray, analyzer: FaceAnalyzer) -> list[Face]:
+    padded = np.pad(picture, ((PADDING, PADDING), (PADDING, PADDING), (0, 0)), constant_values=110)
+    return analyzer.analyze(padded)
+
+
+def generate_one(bundle: Bundle, held: Held, seed: int) -> np.ndarray:
+    """(H, W, 3) uint8 at the bundle's defaults, from the example's references and its true caption."""
+    height, width = held.example.size
+    conditioning = bundle.backbone.encode_prompt(held.example.prompt, held.references)
+    latents = sample(bundle.backbone, conditioning, seeds=[seed], height=height, width=width, steps=bundle.card.steps)
+    return to_uint8(bundle.backbone.decode(latents))[0]
+
+
+def measure_pictures(
+    pictures: Sequence[np.ndarray], held: Sequence[Held], gallery: dict[int, np.ndarray], analyzer: FaceAnalyzer
+) -> dict[str, float]:
+    """Means over people (identity, clothes) or pictures (duplicates, order); see `FaceReport` for the terms."""
+    values: dict[str, list[float]] = defaultdict(list)
+    names = list(gallery)
+    matrix = np.stack(list(gallery.values()))
+    for picture, h in zip(pictures, held, strict=True):
+        people = [person for person in h.example.people if person in gallery]
+        if len(people) < len(h.example.people):
+            continue
+        faces = find_faces(picture, analyzer)
+        report = measure_faces(
+            np.stack([gallery[person] for person in people]),
+            faces,
+            threshold=analyzer.same_person_threshold,
+            expected_order=list(range(len(people))),
+        )
+        values["face_sim"].append(report.face_sim)
+        values["coverage"].append(report.coverage)
+        values["duplicates"].append(report.duplicates / len(people))
+        values["count_correct"].append(report.count_correct)
+        values["faces_found"].append(min(1.0, len(faces) / len(people)))
+        values["order_kept"].append(report.swaps == 0)
+        for person, box, said in zip(people, h.example.boxes, h.example.attributes, strict=True):
+            face = nearest_face(faces, box)
+            values["rank_1"].append(face is not None and names[int((matrix @ face.embedding).argmax())] == person)
+            if face is not None and face.age is not None:
+                values["age_seen"].append(face.age)
+            colour = clothing_colour(picture, box)
+            wanted = next((word for word in said.get("clothes", "").split() if word in COLOURS), None)
+            if wanted is not None and colour is not None:
+                values["clothing_colour"].append(colour == wanted)
+    return {name: round(float(np.mean(rows)), 4) for name, rows in values.items()}
+
+
+def nearest_face(faces: Sequence[Face], box: Sequence[float]) -> Face | None:
+    """The face whose centre lies within half a face's height of where the person should stand."""
+    centre = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]) + PADDING
+    near = [(float(np.hypot(*(np.array(face.center) - centre))), face) for face in faces]
+    distance, face = min(near, key=lambda pair: pair[0], default=(np.inf, None))
+    return face if distance < FACE / 2 else None
+
+
+def clothing_colour(picture: np.ndarray, box: Sequence[float]) -> str | None:
+    """The colour word nearest to the median colour below the chin; light changes it, so compare with the ceiling."""
+    middle = round((box[0] + box[2]) / 2)
+    top = round(box[3] + 0.45 * (box[3] - box[1]))
+    patch = picture[top : top + 14, max(0, middle - 16) : middle + 16].reshape(-1, 3)
+    if not len(patch):
+        return None
+    median = np.median(patch, axis=0)
+    return min(COLOURS, key=lambda word: float(np.square(median - np.array(COLOURS[word])).sum()))
+
+
+@torch.no_grad()
+def measure_vae(bundle: Bundle, held: Sequence[Held]) -> dict[str, float]:
+    pictures = to_tensor(np.stack([h.picture for h in held]))
+    decoded = torch.cat([bundle.backbone.decode(bundle.backbone.encode(part)) for part in pictures.split(16)])
+    return {"psnr": round(psnr(decoded, pictures), 2)}
+
+
+def measure_writer(bundle: Bundle, held: Sequence[Held]) -> dict[str, float]:
+    """Shares of attributes right in greedy prompts, by kind; "leakage" is the share of wrongly borrowed ones."""
+    totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for h in held:
+        caption = caption_of(h.example, np.stack(h.references), bundle.processor)
+        prompt = write_prompt(bundle.text_encoder, caption, bundle.processor)
+        for name, (right, asked) in attribute_scores(prompt, h.example).items():
+            totals[name][0] += right
+            totals[name][1] += asked
+    return {name: round(right / asked, 4) for name, (right, asked) in sorted(totals.items())}
+
+
+def save_sheet(path: Path, held: Sequence[Held], generated: Sequence[np.ndarray]) -> None:
+    """References, generated and true picture of each example."""
+    rows = []
+    for h, picture in zip(held, generated, strict=True):
+        rows.append([to_tensor(p[None])[0] for p in (*h.references, picture, h.picture)])
+    save_grid(path, rows)
+
+
+if __name__ == "__main__":
+    main()
