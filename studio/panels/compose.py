@@ -21,7 +21,7 @@ from studio.panels.people import PeoplePanel
 from studio.panels.prompt import PromptPanel
 from studio.panels.results import ResultsPanel
 from studio.store import NewGeneration, StoreError
-from studio.store.models import GenerationState
+from studio.store.models import Generation, GenerationState
 from studio.store.models.base import new_id
 from studio.widgets.timing import AGE_PRESET, GROUP_PRESET, schedule_of, timing_editor, timing_of
 
@@ -197,12 +197,16 @@ def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState) -> None:
         )
 
 
-def restore(page: ComposePage, studio: Studio, draft: gr.BrowserState) -> None:
+def restore(page: ComposePage, studio: Studio, draft: gr.BrowserState, blocks: gr.Blocks) -> None:
     """On page load: people, pictures and a run that is still going come back from the database."""
 
-    def begin(state: dict[str, Any]) -> tuple[Any, ...]:
+    def begin(state: dict[str, Any]) -> dict[Any, Any]:
         current = Draft.read(state)
-        return current.write(), people.listing(studio, current)
+        return {
+            draft: current.write(),
+            page.people.people: people.listing(studio, current),
+            **_words_of(page, results.load(studio, current)),
+        }
 
     def watch(state: dict[str, Any]) -> Iterator[list[Any]]:
         current = Draft.read(state)
@@ -215,9 +219,24 @@ def restore(page: ComposePage, studio: Studio, draft: gr.BrowserState) -> None:
         shown.compare, shown.slider, settings.generate, settings.cancel,
     ]  # fmt: skip
     private = {"api_visibility": "private", "show_progress": "hidden"}
-    gr.on(None, begin, [draft], [draft, page.people.people], **private).then(
+    words = [page.prompt.task, page.prompt.scene, page.prompt.text, page.prompt.origin, settings.timing]
+    blocks.load(begin, [draft], [draft, page.people.people, *words], **private).then(
         watch, [draft], watched, concurrency_limit=None, **private
     )
+
+
+def _words_of(page: ComposePage, rows: list[Generation]) -> dict[Any, Any]:
+    """Task, prompt and timing of the run on show; nothing where there is none."""
+    if not rows:
+        return {}
+    row = rows[0]
+    return {
+        page.prompt.task: row.task.value,
+        page.prompt.scene: row.prompt.scene_words,
+        page.prompt.text: row.prompt.text,
+        page.prompt.origin: row.prompt.origin.value,
+        page.settings.timing: timing_of(results.schedule_of(row), row.strength),
+    }
 
 
 def _new_generations(

@@ -18,7 +18,7 @@ from studio.store.models import Candidate, Generation, GenerationState, Task
 from studio.words import face_strip
 
 EMPTY = (
-    '<div class="empty"><p class="empty-title">Nothing made yet</p><p>Add portraits, write a prompt, and press '
+    '<div class="nothing-yet"><p class="nothing-yet-title">Nothing made yet</p><p>Add portraits, write a prompt, and press '
     "Generate. The pictures, and who is recognised in them, appear here.</p></div>"
 )
 
@@ -33,6 +33,7 @@ class ResultsPanel:
     reuse: gr.Button
     favourite: gr.Button
     download: gr.DownloadButton
+    blind: gr.Button
     compare: gr.Accordion
     slider: gr.ImageSlider
 
@@ -53,9 +54,12 @@ def build() -> ResultsPanel:
         reuse = gr.Button("Use these settings", elem_id="use-settings")
         favourite = gr.Button("Favourite", elem_id="favourite")
         download = gr.DownloadButton("Download PNG", elem_id="download")
+        blind = gr.Button("Compare blind", elem_id="compare-blind")
     with gr.Accordion("Two pictures over each other", open=False, visible=False) as compare:
         slider = gr.ImageSlider(show_label=False, interactive=False, elem_id="image-slider")
-    return ResultsPanel(status, gallery, gr.State(None), details, tools, reuse, favourite, download, compare, slider)
+    return ResultsPanel(
+        status, gallery, gr.State(None), details, tools, reuse, favourite, download, blind, compare, slider
+    )
 
 
 def progress_html(progress: Progress) -> str:
