@@ -104,7 +104,10 @@ class GenerationJobs:
                 if found.state is GenerationState.QUEUED and generation_id in self._order:
                     found = replace(found, waiting=self._order.index(generation_id))
                 return found
-        row = self._store.generations.get(generation_id)
+        try:
+            row = self._store.generations.get(generation_id)
+        except StoreError as error:  # its person was deleted, and all that came of them
+            return Progress(state=GenerationState.FAILED, message=str(error))
         return Progress(state=row.state, message=row.message, step=row.steps, steps=row.steps)
 
     def watch(self, generation_id: str, *, every: float = 0.25) -> Iterator[Progress]:

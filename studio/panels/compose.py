@@ -14,14 +14,13 @@ from core.backbones.bundles import find_card
 from core.prompts import Task, refuse_unsafe
 from studio.context import Studio
 from studio.draft import Draft
-from studio.generation import Progress
 from studio.model_host import ModelsNotReady
 from studio.panels import people, prompt, results
 from studio.panels.people import PeoplePanel
 from studio.panels.prompt import PromptPanel
 from studio.panels.results import ResultsPanel
 from studio.store import NewGeneration, StoreError
-from studio.store.models import Generation, GenerationState
+from studio.store.models import Generation
 from studio.store.models.base import new_id
 from studio.widgets.timing import AGE_PRESET, GROUP_PRESET, schedule_of, timing_editor, timing_of
 
@@ -286,10 +285,7 @@ def _new_generations(
 def _watch(studio: Studio, draft: Draft) -> Iterator[list[Any]]:
     """Values of the watched components until the run has ended: progress and previews, then the pictures."""
     while True:
-        try:
-            progress = [studio.jobs.progress(generation_id) for generation_id in draft.generations]
-        except StoreError as error:  # deleted meanwhile
-            progress = [Progress(state=GenerationState.FAILED, message=str(error))]
+        progress = [studio.jobs.progress(generation_id) for generation_id in draft.generations]
         running = [one for one in progress if not one.ended]
         if not running:
             break

@@ -1,0 +1,49 @@
+"""What the page says about faces: verdicts in words, and nothing a person typed becomes markup."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+from studio.words import face_strip, verdict
+
+ROW = {"reference": 0, "face": 0, "similarity": 0.62, "covered": True, "duplicated": False, "box": [10, 10, 50, 60]}
+
+
+def report(*rows: dict, **changes) -> dict:
+    values = {
+        "face_sim": 0.62, "coverage": 1.0, "duplicates": 0, "swaps": None, "face_count": len(rows),
+        "count_correct": True, "threshold": 0.35, "pack": "some-pack", "width": 256, "height": 256, "rows": list(rows),
+    }  # fmt: skip
+    return values | changes
+
+
+def test_every_verdict_has_its_words():
+    assert verdict(ROW)[0] == "good"
+    assert verdict(ROW | {"covered": False})[0] == "weak"
+    assert "missing" in verdict(ROW | {"face": None, "box": None})[1]
+    assert "duplicate" in verdict(ROW | {"duplicated": True})[1]
+
+
+def test_names_stay_text():
+    name = '<img src=x onerror="alert(1)">'
+    strip = face_strip(report(ROW), [name], ["/a?x=\"&y='"], '/b"><script>')
+    assert "<script" not in strip
+    assert escape(name) in strip and name not in strip
+    assert strip.count("<img") == 1
+
+
+def test_the_pack_is_named_where_a_number_stands():
+    assert "some-pack" in face_strip(report(ROW), ["Ann"], ["/a"], "/b")
+
+
+def test_what_was_not_measured_is_absent():
+    strip = face_strip(None, [], [], "/b")
+    assert "not measured" in strip
+    assert not re.search(r"\d\.\d", strip)
+
+
+def test_wrong_counts_and_swaps_are_said():
+    strip = face_strip(report(ROW, count_correct=False, face_count=3, swaps=1), ["Ann"], ["/a"], "/b")
+    assert "3 faces for 1 people" in strip
+    assert "swapped" in strip
