@@ -29,7 +29,8 @@ def test_names_stay_text():
     name = '<img src=x onerror="alert(1)">'
     strip = face_strip(report(ROW), [name], ["/a?x=\"&y='"], '/b"><script>')
     assert "<script" not in strip
-    assert escape(name) in strip and name not in strip
+    assert escape(name) in strip
+    assert name not in strip
     assert strip.count("<img") == 1
 
 
