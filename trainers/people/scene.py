@@ -126,6 +126,10 @@ _BUILDS = {
         (7.6, 8.8, 11.0, 12.8, 15.0, 17.0, 17.7, 17.2),
     ),
 }
+_CLOSER_HEADS = (1.0, 0.7, 0.6, 0.5)
+"""Steps by which differences in height shrink where the faces of a group are too small."""
+_GROUP_DEPTH, _FACE_DEPTH = 0.3, 0.8
+"""z of the plane that groups are framed in, and of a face before its neck, dm."""
 _HATS = {"snow": ("beanie", 0.45), "beach": ("sun hat", 0.2), "park": ("cap", 0.1), "street": ("cap", 0.08)}
 
 
@@ -226,11 +230,17 @@ def plan_group(
     looks = [sample_look(rng, p, a, setting) for p, a in zip(persons, ages, strict=True)]
     builds = [Build.of(p, a) for p, a in zip(persons, ages, strict=True)]
     looks = _pose_group(rng, looks, builds, interaction if count > 1 else "apart")
-    aspect, camera = _frame_group(rng, looks, builds, aspect)
+    shoulders = float(rng.uniform(0.7, 1.1))
+    distance = float(rng.uniform(13, 17))
+    for closer in _CLOSER_HEADS:
+        looks = [replace(k, position=(k.position[0], k.position[1] * closer, k.position[2])) for k in looks]
+        shape, camera, face = _frame_group(looks, builds, aspect, below=shoulders, distance=distance)
+        if face >= SMALLEST_FACE:
+            break
     return Scene(
         seed=seed,
         kind="group",
-        aspect=aspect,
+        aspect=shape,
         setting=setting,
         camera=camera,
         members=tuple(Member(identity=i, appearance=look) for i, look in zip(identities, looks, strict=True)),
@@ -302,7 +312,7 @@ def _pose_group(
     x = [0.0]
     for left, right, a, b in zip(builds, builds[1:], looks, looks[1:], strict=False):
         heads = (left.face + right.face) * 1.12 + 0.5 * (_hair_width(a) + _hair_width(b))
-        crowd = 1.0 - 0.06 * (count - 2)
+        crowd = 1.0 - 0.08 * (count - 2)
         x.append(x[-1] + max(heads, closeness * crowd * (left.shoulder + right.shoulder)))
     middle = (x[0] + x[-1]) / 2
     tallest = max(b.stature for b in builds)
@@ -343,9 +353,10 @@ def _hair_width(look: Appearance) -> float:
 
 
 def _frame_group(
-    rng: np.random.Generator, looks: list[Appearance], builds: list[Build], aspect: float | None
-) -> tuple[float, Camera]:
-    """The narrowest picture that leaves every face large enough, and the camera for it."""
+    looks: list[Appearance], builds: list[Build], aspect: float | None, *, below: float, distance: float
+) -> tuple[float, Camera, float]:
+    """The narrowest picture that leaves every face large enough (else the one with the largest faces), the camera
+    for it, and the width of the smallest face in picture heights. below: dm of the picture under the lowest chin."""
     edges, tops, bottoms = [], [], []
     for look, build in zip(looks, builds, strict=True):
         x, y, _ = look.position
@@ -353,17 +364,17 @@ def _frame_group(
         tilt = -look.roll * (build.crown + build.chin) / 2
         edges += [x + tilt - half, x + tilt + half]
         tops.append(y + build.crown + hair_height(look) + 0.15)
-        bottoms.append(y + build.chin - rng.uniform(0.7, 1.1))
+        bottoms.append(y + build.chin - below)
     left, right, top, bottom = min(edges), max(edges), max(tops), min(bottoms)
-    distance = float(rng.uniform(13, 17))
-    smallest = min(
-        2 * b.face * distance / (distance + 0.3 - k.position[2] - 0.8) for b, k in zip(builds, looks, strict=True)
-    )
-    for choice in ASPECTS if aspect is None else (aspect,):
-        tall = max(top - bottom, (right - left) / choice)
-        if smallest / tall >= SMALLEST_FACE:
-            break
-    spare = (tall * choice - (right - left)) / 2
+    nearness = [distance / (distance + _GROUP_DEPTH - look.position[2] - _FACE_DEPTH) for look in looks]
+    smallest = min(2 * build.face * near for build, near in zip(builds, nearness, strict=True))
+    heights = {choice: max(top - bottom, (right - left) / choice) for choice in ([aspect] if aspect else ASPECTS)}
+    large_enough = [choice for choice, tall in heights.items() if smallest / tall >= SMALLEST_FACE]
+    shape = large_enough[0] if large_enough else min(heights, key=heights.get)
+    tall = heights[shape]
+    spare = (tall * shape - (right - left)) / 2
     # Room that is left over goes below the faces, where the clothes are.
-    camera = Camera.framing(left - spare, right + spare, top - tall, top, aspect=choice, distance=distance, depth=0.3)
-    return choice, camera
+    camera = Camera.framing(
+        left - spare, right + spare, top - tall, top, aspect=shape, distance=distance, depth=_GROUP_DEPTH
+    )
+    return shape, camera, smallest / tall
