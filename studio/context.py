@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -10,6 +11,8 @@ from studio.generation import GenerationJobs
 from studio.model_host import ModelHost
 from studio.settings import Settings
 from studio.store import Store
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +23,16 @@ class Studio:
     store: Store
     host: ModelHost
     jobs: GenerationJobs
+
+    @property
+    def sees_everything(self) -> bool:
+        """Whether a visitor may look at what others made: where everybody logged in, or nobody else can get here.
+
+        Elsewhere (a public Space, an open port) each browser sees what it made itself.
+        """
+        settings = self.settings
+        local = settings.host in LOOPBACK and not settings.share and "SPACE_ID" not in os.environ
+        return local or settings.credentials is not None
 
     def media_url(self, sha256: str) -> str:
         """Where the browser finds a stored picture: names are hashes, so only who was shown one can ask for it."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from html import escape
 
 import gradio as gr
 
 from studio.context import Studio
 from studio.model_host import ModelState, Stage
-from studio.panels import compose
+from studio.panels import compare, compose
 
 TITLE = "IdGlow Studio"
 
@@ -16,12 +17,17 @@ TITLE = "IdGlow Studio"
 def build_page(studio: Studio) -> gr.Blocks:
     """Lay out and wire the page; loads no model."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        draft = gr.BrowserState({}, storage_key="idglow-draft", secret="")
+        secret = _browser_secret(studio)
+        draft = gr.BrowserState({}, storage_key="idglow-draft", secret=secret)
         header = gr.HTML(lambda: header_html(studio.host.state), elem_id="header")
-        with gr.Tabs(elem_id="tabs"), gr.Tab("Create", id="create"):
-            create = compose.build(studio)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Create", id="create"):
+                create = compose.build(studio)
+            with gr.Tab("Compare", id="compare") as compare_tab:
+                judge = compare.build(secret)
         compose.wire(create, studio, draft)
-        compose.restore(create, studio, draft)
+        compare.wire(judge, studio, draft, compare_tab, tabs, create.results)
+        compose.restore(create, studio, draft, page)
         pulse = gr.Timer(2.0)
         pulse.tick(
             lambda: header_html(studio.host.state),
@@ -30,6 +36,15 @@ def build_page(studio: Studio) -> gr.Blocks:
             api_visibility="private",
         )
     return page
+
+
+def _browser_secret(studio: Studio) -> str:
+    """The key of what browsers remember; the same after a restart, or every draft would be lost with it."""
+    secret = studio.store.preferences.get("browser_secret")
+    if secret is None:
+        secret = secrets.token_hex(16)
+        studio.store.preferences.set("browser_secret", secret)
+    return secret
 
 
 def header_html(state: ModelState) -> str:
