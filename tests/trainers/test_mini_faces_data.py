@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from insightface.utils import face_align
@@ -6,7 +8,6 @@ from core.face_encoder import ARCFACE_TEMPLATE
 from tests.trainers.mini_faces_portraits import BOX, LANDMARKS, SIZE, drawn_portrait, write_portraits
 from trainers.mini.faces.attributes import box_crop
 from trainers.mini.faces.portraits import (
-    HELD_OUT_EVERY,
     Portrait,
     PortraitSet,
     shard_is_finished,
@@ -31,7 +32,7 @@ def marked_portrait():
     rgba[..., 3] = 255
     for (x, y), colour in zip(LANDMARKS, MARKS, strict=True):
         rgba[int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4, :3] = colour
-    return Portrait(rgba, LANDMARKS, BOX, 1, 30.0, True)
+    return Portrait(rgba, LANDMARKS, BOX, 1, 30.0, True, np.zeros(3, np.float32))
 
 
 MARKS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 255, 255]])
@@ -43,13 +44,14 @@ def find_marks(picture):
     for colour in MARKS:
         weight = np.clip(1 - np.abs(picture.astype(float) - colour).sum(-1) / 150, 0, 1)
         y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
-        points.append([(weight * x).sum() / weight.sum(), (weight * y).sum() / weight.sum()])
+        total = max(weight.sum(), 1e-9)  # nothing of that colour: far away from everything
+        points.append([(weight * x).sum() / total, (weight * y).sum() / total])
     return np.array(points)
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    return write_portraits(tmp_path_factory.mktemp("portraits"), people=HELD_OUT_EVERY + 4)
+    return write_portraits(tmp_path_factory.mktemp("portraits"), people=20)
 
 
 def test_portraits_come_back_as_they_were_written(directory):
@@ -58,6 +60,7 @@ def test_portraits_come_back_as_they_were_written(directory):
     found, expected = portraits[index], drawn_portrait(17, 1)
     for name in ("rgba", "landmarks", "box"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    np.testing.assert_array_equal(found.traits, expected.traits)
     assert (found.identity, found.age, found.female) == (17, expected.age, expected.female)
 
 
@@ -65,9 +68,16 @@ def test_held_out_people_are_never_trained_on(directory):
     trained = PortraitSet.open([directory, directory], held_out=False)
     held_out = PortraitSet.open([directory, directory], held_out=True)
     assert not set(trained.identity) & set(held_out.identity)
-    assert len(trained) + len(held_out) == 2 * 2 * (HELD_OUT_EVERY + 4)
+    assert len(trained) + len(held_out) == 2 * 2 * 20
     # The same number in another directory is another person: persons 0 and 16, twice.
     assert len(set(held_out.identity)) == 4
+
+
+def test_traits_of_different_directories_have_their_own_columns(directory, tmp_path):
+    write_shard(tmp_path, 0, [replace(drawn_portrait(3), traits=np.array([1.0, 2.0]))])
+    traits = PortraitSet.open([directory, tmp_path], held_out=False).traits
+    np.testing.assert_array_equal(traits[-1], [*[np.nan] * 6, 1, 2])
+    np.testing.assert_array_equal(traits[0], [*drawn_portrait(1).traits, np.nan, np.nan])
 
 
 def test_unfinished_shards_are_ignored(directory, tmp_path):
@@ -130,26 +140,25 @@ class OnePortrait:
 
 
 def test_scene_labels_are_where_the_faces_are():
-    checked = [0, 0]
-    for seed in range(300):
+    right, seen = [0, 0], 0
+    for seed in range(200):
         scene = random_scene(np.random.default_rng(seed), OnePortrait(), 160, damaged=False)
         assert scene.box.shape == (len(scene.portrait), 4)
         assert scene.landmarks.shape == (len(scene.portrait), 5, 2)
         if len(scene.box) != 1:
             continue
-        left, top, right, bottom = scene.box[0]
-        inside = (scene.landmarks[0] > 3).all() and (scene.landmarks[0] < 156).all()
-        if inside and bottom - top > 60:
-            # Cut everything else away: shapes of the background may have the colour of a mark.
-            low = np.maximum(np.floor([left, top]).astype(int), 0)
-            found = find_marks(scene.picture[low[1] : int(bottom) + 1, low[0] : int(right) + 1]) + low
-            # The marks of a mirrored portrait have changed sides, the landmarks have not: left stays left.
-            expected = scene.landmarks[0]
-            errors = [np.linalg.norm(found[order] - expected, axis=1) for order in (list(range(5)), MIRRORED)]
-            mirrored = int(np.argmin([np.median(error) for error in errors]))
-            assert np.median(errors[mirrored]) < 6
-            checked[mirrored] += errors[mirrored].max() < 3
-    assert min(checked) > 4
+        left, top, right_side, bottom = scene.box[0]
+        if (scene.landmarks < 3).any() or (scene.landmarks > 156).any() or bottom - top < 60:
+            continue
+        seen += 1
+        # Cut everything else away: shapes of the background may have the colour of a mark.
+        low = np.maximum(np.floor([left, top]).astype(int), 0)
+        found = find_marks(scene.picture[low[1] : int(bottom) + 1, low[0] : int(right_side) + 1]) + low
+        # The marks of a mirrored portrait have changed sides, the landmarks have not: left stays left.
+        for mirrored, order in enumerate((list(range(5)), MIRRORED)):
+            right[mirrored] += np.max(np.linalg.norm(found[order] - scene.landmarks[0], axis=1)) < 3
+    assert min(right) > 4
+    assert sum(right) > 0.7 * seen  # something may stand before a mark
 
 
 def test_scenes_have_all_sizes_and_counts(directory):

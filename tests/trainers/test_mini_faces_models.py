@@ -16,7 +16,7 @@ from trainers.mini.faces.detector import (
 )
 from trainers.mini.faces.measure import area_under_curve, as_table, best_accuracy, measure_scenes, overlap
 from trainers.mini.faces.portraits import PortraitSet
-from trainers.mini.faces.recogniser import AngularMargin, Recogniser
+from trainers.mini.faces.recogniser import AngularMargin, Recogniser, trait_loss
 from trainers.mini.faces.scenes import Scene, random_scene
 
 
@@ -28,9 +28,7 @@ def scene_of(boxes, size=160):
     )
     points = np.array([[-0.4, -0.3], [0.4, -0.3], [0, 0.1], [-0.3, 0.5], [0.3, 0.5]], np.float32)
     picture = np.zeros((size, size, 3), np.uint8)
-    return Scene(
-        picture, boxes, (middle + points * extent).astype(np.float32), np.zeros(len(boxes), np.int64)
-    )
+    return Scene(picture, boxes, (middle + points * extent).astype(np.float32), np.zeros(len(boxes), np.int64))
 
 
 def perfect_output(scene):
@@ -119,12 +117,8 @@ def test_box_overlap_equals_counting_pixels():
         for mask, (left, top, right, bottom) in zip(masks, pair, strict=True):
             mask[top:bottom, left:right] = True
         expected.append(masks.all(0).sum() / masks.any(0).sum())
-    np.testing.assert_allclose(
-        box_overlap(torch.from_numpy(first), torch.from_numpy(second)), expected, atol=1e-5
-    )
-    np.testing.assert_allclose(
-        [overlap(a, b) for a, b in zip(first, second, strict=True)], expected, atol=1e-5
-    )
+    np.testing.assert_allclose(box_overlap(torch.from_numpy(first), torch.from_numpy(second)), expected, atol=1e-5)
+    np.testing.assert_allclose([overlap(a, b) for a, b in zip(first, second, strict=True)], expected, atol=1e-5)
 
 
 def test_detector_learns_one_scene(tmp_path):
@@ -178,6 +172,14 @@ def test_angular_margin_still_pushes_when_the_true_person_is_opposite():
     assert head(moved, torch.tensor([0]), 0.5)[0, 0] > head(embedding, torch.tensor([0]), 0.5)[0, 0]
 
 
+def test_unknown_traits_cost_nothing():
+    predicted = torch.tensor([[1.0, 5.0], [3.0, 0.0]], requires_grad=True)
+    loss = trait_loss(predicted, torch.tensor([[2.0, torch.nan], [3.0, 2.0]]))
+    loss.backward()
+    assert loss.item() == pytest.approx((1 + 0 + 4) / 3)
+    assert predicted.grad[0, 1] == 0
+
+
 def test_models_have_the_sizes_the_pack_allows():
     def megabytes(model):
         return sum(parameter.numel() for parameter in model.parameters()) * 4 / 1e6
@@ -197,9 +199,7 @@ def test_area_under_curve_equals_comparing_all_pairs():
 def test_best_accuracy_equals_trying_every_threshold():
     rng = np.random.default_rng(1)
     positive, negative = rng.normal(1, 1, 30), rng.normal(0, 1, 50)
-    brute = max(
-        ((positive >= t).mean() + (negative < t).mean()) / 2 for t in np.concatenate([positive, negative])
-    )
+    brute = max(((positive >= t).mean() + (negative < t).mean()) / 2 for t in np.concatenate([positive, negative]))
     assert best_accuracy(positive, negative) == pytest.approx(brute)
 
 
@@ -244,9 +244,7 @@ def test_scene_measure_counts_missed_and_invented_faces(tmp_path):
         m.name: m for m in measure_scenes(Oracle(scenes(), miss=1, invent=2, shift=1.0), portraits, count=20)
     }
     missed = sum(len(scene.box) > 0 for scene in scenes())
-    assert with_errors["faces found in composed pictures"].value == pytest.approx(
-        100 * (total - missed) / total
-    )
+    assert with_errors["faces found in composed pictures"].value == pytest.approx(100 * (total - missed) / total)
     assert with_errors["false faces"].value == 2
     assert with_errors["landmark error"].value > 0
 

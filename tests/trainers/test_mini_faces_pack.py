@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import insightface
 import numpy as np
 import onnxruntime
@@ -23,6 +24,7 @@ from trainers.mini.faces.attributes import Attributes
 from trainers.mini.faces.checkpoint import load_average
 from trainers.mini.faces.detector import Detector
 from trainers.mini.faces.export import Calibration, ExportedDetector, export_pack
+from trainers.mini.faces.measure import overlap
 from trainers.mini.faces.recogniser import Recogniser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,9 +155,7 @@ def test_killed_training_resumes_to_the_same_weights(portraits, tmp_path, monkey
     """Kill after the first checkpoint, resume, and compare with a run that was left alone."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed = tmp_path / "killed.pt"
-    process = subprocess.Popen(
-        command(portraits, killed), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command(portraits, killed), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     while not killed.is_file():
         assert process.poll() is None
         try:
@@ -164,13 +164,9 @@ def test_killed_training_resumes_to_the_same_weights(portraits, tmp_path, monkey
             continue
     process.send_signal(signal.SIGKILL)
     process.wait()
-    subprocess.run(
-        command(portraits, killed), cwd=ROOT, env=environment, check=True, stderr=subprocess.DEVNULL
-    )
+    subprocess.run(command(portraits, killed), cwd=ROOT, env=environment, check=True, stderr=subprocess.DEVNULL)
     alone = tmp_path / "alone.pt"
-    subprocess.run(
-        command(portraits, alone), cwd=ROOT, env=environment, check=True, stderr=subprocess.DEVNULL
-    )
+    subprocess.run(command(portraits, alone), cwd=ROOT, env=environment, check=True, stderr=subprocess.DEVNULL)
     resumed, expected = (load_average(file, Attributes()).state_dict() for file in (killed, alone))
     for name, value in expected.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
@@ -240,13 +236,24 @@ class TestShippedPack:
         assert sum(file.stat().st_size for file in default_pack().iterdir()) < 12e6
 
     def test_finds_the_faces_of_a_photograph(self):
-        import cv2
-
+        """InsightFace's own sample: the boxes are its small detector's."""
+        expected = np.array(
+            [
+                [56, 261, 169, 398],
+                [270, 145, 372, 270],
+                [464, 266, 573, 415],
+                [745, 342, 847, 480],
+                [906, 59, 1011, 206],
+                [1130, 273, 1227, 401],
+            ]
+        )
         file = Path(insightface.__file__).parent / "data/images/t1.jpg"
         picture = np.ascontiguousarray(cv2.imread(str(file))[..., ::-1])
         faces = FaceAnalyzer(default_pack(), threads=1).analyze(picture)
-        assert len(faces) == 6
-        assert all(face.sex and 10 < face.age < 80 for face in faces)
+        found = sum(any(overlap(box, face.box) > 0.35 for face in faces) for box in expected)
+        assert found >= 5
+        assert len(faces) - found <= 2
+        assert all(face.sex in ("female", "male") and 0 <= face.age <= 90 for face in faces)
 
     def test_recogniser_is_differentiable(self):
         encoder = FaceEncoder.from_onnx(default_pack() / "recogniser.onnx")

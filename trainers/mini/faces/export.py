@@ -25,6 +25,8 @@ Trained on rendered people only (CC0 MakeHuman geometry, procedural skin and hai
 was used.
 """
 OPSET = 17
+# The detector learns on scenes of up to 192 px: much finer views show it parts of faces larger than it knows.
+DETECTION_SIZES = ((128, 128), (320, 320))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ def export_pack(
         "display_name": "IdGlow Studio faces (trained on rendered people)",
         "license": "MODEL.LICENSE",
         "license_spdx": LICENCE,
+        "detection_sizes": [list(size) for size in DETECTION_SIZES],
         "same_person_threshold": round(calibration.same_person_threshold, 3),
         "tasks": {
             "detection": entry("detector.onnx", detector.MEAN, detector.STD),

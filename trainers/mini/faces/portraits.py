@@ -18,7 +18,7 @@ import numpy as np
 # Identity seeds from here on are for measuring and never trained on, in this project's other trainings as well
 # (`trainers.people.scene.identity_seed`).
 FIRST_HELD_OUT = 2**31
-LABELS = ("landmarks", "box", "identity", "age", "female")
+LABELS = ("landmarks", "box", "identity", "age", "female", "traits")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,8 @@ class Portrait:
 
     rgba: (S, S, 4) uint8, sRGB, straight alpha. landmarks: (5, 2) pixels, left eye as seen first. box: (4,)
         left, top,
-    right, bottom of the face from mid-forehead to chin. identity: the person; age in years.
+    right, bottom of the face from mid-forehead to chin. identity: the person; age in years. traits: (T,) numbers the
+    person was made from, the same at every age, each of about zero mean and unit deviation over people.
     """
 
     rgba: np.ndarray
@@ -36,6 +37,7 @@ class Portrait:
     identity: int
     age: float
     female: bool
+    traits: np.ndarray
 
 
 class PortraitSet:
@@ -43,7 +45,8 @@ class PortraitSet:
 
     Attributes:
         identity: (n,) int64, unique over all directories. age: (n,) float32 years. female: (n,) bool.
-        landmarks: (n, 5, 2) float32. box: (n, 4) float32.
+        landmarks: (n, 5, 2) float32. box: (n, 4) float32. traits: (n, T) float32; each directory has its own columns,
+            NaN in the rows of the others.
     """
 
     def __init__(self, pixels: Sequence[np.ndarray], labels: dict[str, np.ndarray], keep: np.ndarray):
@@ -60,7 +63,7 @@ class PortraitSet:
         Raises:
             FileNotFoundError: no finished shard in one of them.
         """
-        pixels, labels = [], {name: [] for name in LABELS}
+        pixels, directory_of, labels = [], [], {name: [] for name in LABELS}
         for number, directory in enumerate(directories):
             files = sorted(Path(directory).glob("*.npz"))
             if not files:
@@ -69,10 +72,12 @@ class PortraitSet:
                     f"make some with `python -m trainers.mini.faces render --out {directory}`"
                 )
             for file in files:
+                directory_of.append(number)
                 pixels.append(np.load(file.with_suffix(".rgba.npy"), mmap_mode="r"))
                 with np.load(file) as shard:
                     for name in LABELS:
                         labels[name].append(shard[name] + (number << 32) if name == "identity" else shard[name])
+        labels["traits"] = _side_by_side(labels["traits"], directory_of)
         joined = {name: np.concatenate(parts) for name, parts in labels.items()}
         is_held_out = (joined["identity"] & 0xFFFFFFFF) >= FIRST_HELD_OUT
         return cls(pixels, joined, np.flatnonzero(is_held_out == held_out))
@@ -90,7 +95,20 @@ class PortraitSet:
             identity=int(self.identity[index]),
             age=float(self.age[index]),
             female=bool(self.female[index]),
+            traits=self.traits[index],
         )
+
+
+def _side_by_side(shards: list[np.ndarray], directory_of: list[int]) -> list[np.ndarray]:
+    """Traits of different directories mean different things: every directory gets columns of its own."""
+    widths = {number: shard.shape[1] for number, shard in zip(directory_of, shards, strict=True)}
+    starts = dict(zip(widths, np.cumsum([0, *widths.values()]), strict=False))
+    placed = []
+    for number, shard in zip(directory_of, shards, strict=True):
+        wide = np.full((len(shard), sum(widths.values())), np.nan, np.float32)
+        wide[:, starts[number] : starts[number] + widths[number]] = shard
+        placed.append(wide)
+    return placed
 
 
 def write_shard(directory: Path, number: int, portraits: Sequence[Portrait]) -> None:
@@ -107,6 +125,7 @@ def write_shard(directory: Path, number: int, portraits: Sequence[Portrait]) -> 
             identity=np.array([portrait.identity for portrait in portraits], np.int64),
             age=np.array([portrait.age for portrait in portraits], np.float32),
             female=np.array([portrait.female for portrait in portraits], bool),
+            traits=np.stack([portrait.traits for portrait in portraits]).astype(np.float32),
         )
     unfinished.replace(stem.with_suffix(".npz"))
 

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from trainers.mini.faces.portraits import Portrait, shard_is_finished, write_shard
+from trainers.people.identity import SHAPE_TARGETS, Identity
 from trainers.people.mesh import PeopleMesh
 from trainers.people.places import light_of
 from trainers.people.renderer import Renderer
@@ -77,4 +78,23 @@ def render_portrait(renderer: Renderer, identity: int, age: float, seed: int, si
         identity=identity,
         age=age,
         female=member.person.identity.female,
+        traits=traits_of(member.person.identity),
     )
+
+
+def traits_of(identity: Identity) -> np.ndarray:
+    """(T,) the shape, ancestry, colouring and build of a person, scaled to about unit deviation."""
+    shape = np.array(identity.shape) / [target.deviation for target in SHAPE_TARGETS]
+    brows = identity.brows
+    other = [
+        (identity.masculinity - 0.5) / 0.42,
+        *((np.array(identity.ethnicity) - 1 / 3) / 0.35),
+        identity.weight / 0.4,
+        (identity.melanin - 0.4) / 0.3,
+        identity.undertone / 0.5,
+        *((np.cbrt(identity.hair_colour) - 0.45) / 0.2),
+        *((np.cbrt(identity.iris_colour) - 0.5) / 0.2),
+        (brows.thickness - 1.1) / 0.25,
+        (brows.arch - 0.7) / 0.3,
+    ]
+    return np.concatenate([shape, other]).astype(np.float32)
