@@ -57,7 +57,6 @@ def looks(part: Part, person: Person) -> torch.Tensor:
         position=middle(part.vertices),
         normal=middle(part.normals),
         view=torch.tensor([[0.0, 0.0, 1.0]]).expand(count, 3),
-        uv=torch.zeros(count, 2),
         extra=torch.nn.functional.pad(middle(part.extra), (0, 8 - part.extra.shape[1])),
         person=torch.zeros(count, dtype=torch.long),
         footprint=torch.full((count,), 0.02),

@@ -51,11 +51,10 @@ def find_mesh() -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A proxy mesh (hair, clothes, hat) fitted to a body: vertices (k, 3) posed, template (k, 3), uv (k, 2), faces (m, 3)."""
+    """A proxy mesh (hair, clothes, hat) fitted to a body: vertices (k, 3) posed, template (k, 3), faces (m, 3)."""
 
     vertices: Tensor
     template: Tensor
-    uv: Tensor
     faces: Tensor
 
 
@@ -65,7 +64,6 @@ class _Proxy:
     weights: Tensor  # (k, 3)
     offset: Tensor  # (k, 3)
     scale: np.ndarray  # (3, 3): two vertex ids and their distance on the base, for x, y, z
-    uv: Tensor
     faces: Tensor
 
 
@@ -89,7 +87,6 @@ class PeopleMesh:
         self._part_names = [str(name) for name in arrays["partnames"]]
         self._part = self._ints(arrays["part"])
         self._faces = self._ints(arrays["tri"])
-        self.uv = self._floats(arrays["uv"])
         self.masks = {k[5:]: self._floats(v) for k, v in arrays.items() if k.startswith("mask_")}
         self.proxies = {str(name): self._proxy(arrays, str(name)) for name in arrays["prox_names"]}
         self._vertex_of = {int(original): i for i, original in enumerate(arrays["orig"])}
@@ -189,7 +186,6 @@ class PeopleMesh:
             weights=self._floats(get("w")),
             offset=self._floats(get("o")),
             scale=get("s"),
-            uv=self._floats(get("uv")),
             faces=self._ints(get("t")),
         )
 
@@ -219,10 +215,18 @@ class PeopleMesh:
         return Lashes.of(self)
 
     @cached_property
+    def bare_skin(self) -> tuple[Tensor, Tensor]:
+        """(k,) vertices and (m, 3) faces (indices into those) of the body but for the trunk, which every garment hides."""
+        faces = self.faces_of("body")
+        corners = self.template[faces]
+        bare = (corners[..., 1].amax(1) > -2.7) | (corners[..., 0].abs().amax(1) > 2.0)
+        return faces[bare].unique(return_inverse=True)
+
+    @cached_property
     def skin_fields(self) -> Tensor:
-        """(k, 7) of the body's vertices in the order of `compact("body")`: the masks of lips, ears, eyelids and inside
+        """(k, 7) of the vertices of `bare_skin`: the masks of lips, ears, eyelids and inside
         of the mouth, the open sky, and closeness to the roots of the upper and of the lower lashes."""
-        index, faces = self.compact("body")
+        index, faces = self.bare_skin
         place = self.template[index]
         masks = [self.masks[name][index] for name in ("lips", "ears", "eyelids", "inside-mouth")]
         roots = self.template[self.lashes.vertices][self.lashes.along < 0.25]
@@ -314,7 +318,7 @@ class Body:
         mesh = self.mesh
         template = mesh.fit(name, mesh.template)
         proxy = mesh.proxies[name]
-        return Fitted(self.pose(mesh.fit(name, self.rest), template), template, proxy.uv, proxy.faces)
+        return Fitted(self.pose(mesh.fit(name, self.rest), template), template, proxy.faces)
 
     def joint(self, name: str) -> Tensor:
         """(3,) posed joint: head, head-2 (crown), neck, jaw, mouth, l-eye, r-eye, l-shoulder, r-shoulder, ..."""

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_EMPTY = torch.iinfo(torch.int64).max
+EMPTY = torch.iinfo(torch.int64).max
+"""The key of a sample that nothing covers."""
+FACE_BITS = 0xFFFFFFFF
+"""The part of a key that says which face."""
 # Neighbouring triangles compute their shared edge with different rounding; a hair of overlap closes the crack.
 _OVERLAP = 1e-3
 
@@ -26,15 +29,11 @@ class Fragments:
 
 @dataclass(frozen=True, eq=False)
 class Visible:
-    """The nearest fragment of each sample that has one, S in all.
-
-    sample: (S,) index into height * width, ascending; face: (S,); weights: (S, 3) barycentric; depth: (S,).
-    """
+    """Fragments that won, S in all. sample: (S,) index into height * width; face: (S,); weights: (S, 3) barycentric."""
 
     sample: Tensor
     face: Tensor
     weights: Tensor
-    depth: Tensor
 
 
 def fragments(
@@ -56,48 +55,55 @@ def fragments(
     corners = screen[faces]
     x, y, z = corners.unbind(-1)
     area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
-    top = y.amin(1).ceil().clamp(min=0)
-    bottom = y.amax(1).floor().clamp(max=height - 1)
+    top, bottom = y.amin(1).ceil().clamp(min=0), y.amax(1).floor().clamp(max=height - 1)
     keep = (bottom >= top) & (x.amax(1) >= 0) & (x.amin(1) <= width - 1) & (area.abs() > 1e-9) & (z.amin(1) > 1e-3)
     if cull is not None:
         keep &= ~(cull & (area > 0))  # y runs down, so front faces have negative area
     if cut is not None:
         keep &= (cut[faces] >= 0).any(1)
     face = keep.nonzero()[:, 0]
-    x, y, z, area = x[face], y[face], z[face], area[face]
+    x, y, z = corners[face].permute(2, 1, 0).contiguous()  # (3 corners, faces) each
+    area, top = area[face], top[face]
 
-    # Rows: every scan line of every triangle.
-    first_row = top[face].long()
-    rows_per_face = bottom[face].long() - first_row + 1
-    owner = torch.repeat_interleave(torch.arange(len(face), device=device), rows_per_face)
-    row_start = rows_per_face.cumsum(0) - rows_per_face
-    row = torch.arange(len(owner), device=device) - row_start[owner] + first_row[owner]
+    # Edges: x where each edge meets the first row, and how that moves per row. An edge bounds the triangle on its left
+    # or on its right; what does not bound a side is put out of the way.
+    dx, dy = x[[1, 2, 0]] - x, y[[1, 2, 0]] - y
+    level = dy.abs() < 1e-7
+    slope = dx / torch.where(level, torch.ones_like(dy), dy)
+    first = x + slope * (top - y)
+    side = torch.where(level, torch.zeros_like(dy), torch.sign(dy) * torch.sign(area))
+    out, still = torch.full_like(first, float("inf")), torch.zeros_like(first)
+    depth_dx = ((z[1] - z[0]) * (y[2] - y[0]) - (z[2] - z[0]) * (y[1] - y[0])) / area
+    depth_dy = ((z[2] - z[0]) * (x[1] - x[0]) - (z[1] - z[0]) * (x[2] - x[0])) / area
+    per_face = torch.cat(
+        [
+            torch.where(side < 0, first, -out),
+            torch.where(side < 0, slope, still),
+            torch.where(side > 0, first, out),
+            torch.where(side > 0, slope, still),
+            torch.stack([z[0] + depth_dy * (top - y[0]) - depth_dx * x[0], depth_dy, depth_dx, top]),
+        ]
+    )
 
-    # Spans: between the left and right edges on that row. Orientation decides which edges bound which side.
-    nxt = [1, 2, 0]
-    dx, dy = x[:, nxt] - x, y[:, nxt] - y
-    slope = dx / torch.where(dy.abs() < 1e-7, torch.ones_like(dy), dy)
-    side = torch.sign(dy) * torch.sign(area)[:, None]
-    side = torch.where(dy.abs() < 1e-7, torch.zeros_like(side), side)
-    crossing = x[owner] + slope[owner] * (row[:, None] - y[owner])
-    side = side[owner]
-    infinity = torch.tensor(float("inf"), device=device)
-    left = torch.where(side < 0, crossing, -infinity).amax(1)
-    right = torch.where(side > 0, crossing, infinity).amin(1)
-    start = (left - _OVERLAP).ceil().clamp(0, width).long()
-    stop = (right + _OVERLAP).floor().clamp(-1, width - 1).long()
-    length = (stop - start + 1).clamp(min=0)
+    # Rows: every scan line of every triangle. Owners ascend, so these gathers are sequential.
+    rows = (bottom[face] - top + 1).long()
+    owner = torch.repeat_interleave(torch.arange(len(face), device=device), rows)
+    down = (torch.arange(len(owner), device=device) - (rows.cumsum(0) - rows)[owner]).to(x.dtype)
+    row = per_face.index_select(1, owner)
+    left = torch.maximum(torch.maximum(row[0] + row[3] * down, row[1] + row[4] * down), row[2] + row[5] * down)
+    right = torch.minimum(torch.minimum(row[6] + row[9] * down, row[7] + row[10] * down), row[8] + row[11] * down)
+    start = (left - _OVERLAP).ceil().clamp(0, width)
+    length = ((right + _OVERLAP).floor().clamp(-1, width - 1) - start + 1).clamp(min=0).long()
 
     # Fragments: every sample of every span, depth linear along it.
     span = torch.repeat_interleave(torch.arange(len(length), device=device), length)
-    column = torch.arange(len(span), device=device) - (length.cumsum(0) - length - start)[span]
-    owner_of = owner[span]
-    depth_dx = ((z[:, 1] - z[:, 0]) * (y[:, 2] - y[:, 0]) - (z[:, 2] - z[:, 0]) * (y[:, 1] - y[:, 0])) / area
-    depth_dy = ((z[:, 2] - z[:, 0]) * (x[:, 1] - x[:, 0]) - (z[:, 1] - z[:, 0]) * (x[:, 2] - x[:, 0])) / area
-    row_depth = z[owner, 0] + depth_dy[owner] * (row - y[owner, 0]) - depth_dx[owner] * x[owner, 0]
-    depth = row_depth[span] + depth_dx[owner_of] * column
-    sample = (row * width)[span] + column
-    face_of = face[owner_of]
+    before = length.cumsum(0) - length
+    first_sample = (row[15] + down).long() * width + start.long()
+    numbers = torch.stack([first_sample - before, before, face[owner]]).index_select(1, span)
+    depths = torch.stack([row[12] + row[13] * down + row[14] * start, row[14]]).index_select(1, span)
+    count = torch.arange(len(span), device=device)
+    sample, face_of = count + numbers[0], numbers[2]
+    depth = depths[0] + depths[1] * (count - numbers[1])
     if cut is not None:
         crossed = (cut[faces] < 0).any(1)
         mixed = crossed[face_of].nonzero()[:, 0]
@@ -112,8 +118,8 @@ def fragments(
 
 
 def nearest(found: Fragments, samples: int, *, behind: Tensor | None = None) -> Tensor:
-    """(samples,) int64 smallest key of each sample, optionally only keys above `behind`; `_EMPTY` where there is none."""
-    buffer = torch.full((samples,), _EMPTY, dtype=torch.int64, device=found.key.device)
+    """(samples,) int64 smallest key of each sample, optionally only keys above `behind`; `EMPTY` where there is none."""
+    buffer = torch.full((samples,), EMPTY, dtype=torch.int64, device=found.key.device)
     sample, key = found.sample, found.key
     if behind is not None:
         further = key > behind[sample]
@@ -130,16 +136,13 @@ def in_front(found: Fragments, opaque: Tensor) -> Fragments:
 def depth_image(keys: Tensor, empty: float) -> Tensor:
     """(samples,) float depth of the keys, `empty` where nothing is."""
     depth = (keys >> 32).int().view(torch.float32)
-    return torch.where(keys == _EMPTY, torch.full_like(depth, empty), depth)
+    return torch.where(keys == EMPTY, torch.full_like(depth, empty), depth)
 
 
-def visible(keys: Tensor, screen: Tensor, faces: Tensor, width: int) -> Visible:
-    """Unpack the winning keys of an image that is `width` samples wide."""
-    sample = (keys != _EMPTY).nonzero()[:, 0]
-    face = keys[sample] & 0xFFFFFFFF
-    weights = barycentric(screen, faces[face], sample, width)
-    depth = (keys[sample] >> 32).int().view(torch.float32)
-    return Visible(sample, face, weights, depth)
+def unpack(sample: Tensor, key: Tensor, screen: Tensor, faces: Tensor, width: int) -> Visible:
+    """What (S,) winning keys at (S,) samples say, in an image that is `width` samples wide."""
+    face = key & FACE_BITS
+    return Visible(sample, face, barycentric(screen, faces[face], sample, width))
 
 
 def barycentric(screen: Tensor, corners: Tensor, sample: Tensor, width: int) -> Tensor:

@@ -31,7 +31,7 @@ _MOUTH_INSIDE = (0.16, 0.035, 0.03)
 def part(body: Body) -> Part:
     """extra: `PeopleMesh.skin_fields`."""
     mesh = body.mesh
-    index, faces = mesh.compact("body")
+    index, faces = mesh.bare_skin
     return Part(
         material=Material.SKIN,
         vertices=body.vertices[index],
@@ -61,10 +61,8 @@ def shade(points: SurfacePoints) -> Surface:
     ages = [p.appearance.age for p in people]
     age = points.gather(ages)
     blotch = points.noise(shifted, 7.0) + 0.6 * points.noise(shifted, 16.0)
-    # Pores and hairs fade where a pixel is larger than they are.
-    fine = smoothstep(0.035, 0.008, points.footprint)
-    pores = points.noise(shifted, 45.0) * smoothstep(0.05, 0.015, points.footprint)[:, None]
-    grain = points.noise(shifted, 110.0) * fine[:, None]
+    pores = _detail(points, shifted, 45.0, finest=0.015, coarsest=0.05)
+    grain = _detail(points, shifted, 110.0, finest=0.008, coarsest=0.035)
 
     albedo = points.gather([skin_colour(p.identity) for p in people])
     grown = 0.4 + 0.6 * smoothstep(6.0, 30.0, age)
@@ -78,14 +76,7 @@ def shade(points: SurfacePoints) -> Surface:
     hollow = bump(((side - 0.30) / 1.5) ** 2 + (y - 0.20) ** 2, 0.065) * smoothstep(0.6, 0.75, z)
     tired = points.gather([0.25 + 0.5 * _ramp(a, 10, 40) + 0.6 * _ramp(a, 50, 80) for a in ages])
     albedo = albedo * (1 - (hollow * tired)[:, None] * torch.tensor([0.14, 0.20, 0.16], device=points.device))
-    freckles = points.gather([p.identity.freckles for p in people])
-    spots = smoothstep(1.1, 1.7, points.noise(shifted, 26.0)[:, 0]) * bump((side - 0.25) ** 2 + (y + 0.02) ** 2, 0.35)
-    albedo = albedo * (
-        1
-        - (freckles * spots * smoothstep(0.5, 0.9, z))[:, None] * torch.tensor([0.25, 0.38, 0.42], device=points.device)
-    )
-    age_spots = smoothstep(40.0, 80.0, age) * smoothstep(0.9, 1.8, points.noise(shifted, 9.0)[:, 1])
-    albedo = albedo * (1 - 0.22 * age_spots[:, None] * torch.tensor([0.7, 1.0, 1.1], device=points.device))
+    albedo = _with_spots(points, albedo, shifted)
     albedo = _with_moles(points, albedo)
     lid = smoothstep(0.35, 0.9, eyelids)
     albedo = albedo * (1 - 0.10 * lid[:, None] * torch.tensor([0.6, 1.0, 1.0], device=points.device))
@@ -113,6 +104,29 @@ def shade(points: SurfacePoints) -> Surface:
         occlusion=sky**1.3 * (1 - 0.9 * inside) * (1 - folds),
         normal=normal,
     )
+
+
+def _detail(points: SurfacePoints, place: Tensor, frequency: float, *, finest: float, coarsest: float) -> Tensor:
+    """(P, 4) noise that fades out where a pixel (dm) is larger than its grain."""
+    strength = smoothstep(coarsest, finest, points.footprint)
+    if float(strength.amax()) == 0:
+        return torch.zeros(len(points), 4, device=points.device)
+    return points.noise(place, frequency) * strength[:, None]
+
+
+def _with_spots(points: SurfacePoints, albedo: Tensor, place: Tensor) -> Tensor:
+    """Freckles of those who have some, and the spots of age."""
+    x, y, z = points.template.unbind(1)
+    freckled = [p.identity.freckles for p in points.people]
+    if any(freckled):
+        where = bump((x.abs() - 0.25) ** 2 + (y + 0.02) ** 2, 0.35) * smoothstep(0.5, 0.9, z)
+        spots = smoothstep(1.1, 1.7, points.noise(place, 26.0)[:, 0]) * where * points.gather(freckled)
+        albedo = albedo * (1 - spots[:, None] * torch.tensor([0.25, 0.38, 0.42], device=points.device))
+    old = [_ramp(p.appearance.age, 45, 80) for p in points.people]
+    if any(old):
+        spots = smoothstep(0.9, 1.8, points.noise(place, 9.0)[:, 1]) * points.gather(old)
+        albedo = albedo * (1 - 0.22 * spots[:, None] * torch.tensor([0.7, 1.0, 1.1], device=points.device))
+    return albedo
 
 
 def _with_moles(points: SurfacePoints, albedo: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class Part:
 
     vertices: (n, 3) posed positions; template: (n, 3) the same points on the unposed average person, origin at the head
     joint, for textures that stay put under pose and age; faces: (m, 3) int64, counter-clockwise from outside.
-    uv: (n, 2); extra: (n, <= EXTRA_CHANNELS) anything the material wants interpolated.
+    extra: (n, <= EXTRA_CHANNELS) anything the material wants interpolated.
     cut: (n,) the surface exists where its linear interpolation is >= 0: clean edges (collars, necklines) on any mesh.
     two_sided: seen from behind as well. blended: drawn over the opaque parts with the material's alpha, the nearest
     BLENDED_LAYERS surfaces of a pixel (hair tips, lashes, lenses). normals: (n, 3), computed from the faces when None.
@@ -54,7 +54,6 @@ class Part:
     vertices: Tensor
     template: Tensor
     faces: Tensor
-    uv: Tensor | None = None
     extra: Tensor | None = None
     cut: Tensor | None = None
     normals: Tensor | None = None
@@ -68,15 +67,15 @@ class SurfacePoints:
     """Points of one material seen in a picture, P in all.
 
     template, position, normal, view: (P, 3), normal and view (towards the camera) of length 1, the normal facing the
-    camera; uv: (P, 2); extra: (P, EXTRA_CHANNELS) as given by the part, zeros where it gave none.
-    person: (P,) int64 index into people. footprint: (P,) width of a pixel at the point in dm: fade out detail smaller than it.
+    camera; extra: (P, EXTRA_CHANNELS) as given by the part, zeros where it gave none.
+    person: (P,) int64 index into people. footprint: (P,) width of a pixel at the point in dm: fade out detail smaller
+    than it.
     """
 
     template: Tensor
     position: Tensor
     normal: Tensor
     view: Tensor
-    uv: Tensor
     extra: Tensor
     person: Tensor
     footprint: Tensor
@@ -101,8 +100,8 @@ class SurfacePoints:
 @dataclass(frozen=True, eq=False)
 class Surface:
     """How P points look. albedo: (P, 3) in 0..1; specular: (P,) scale of the dielectric highlight, 1 = like skin oil;
-    gloss: (P,) Blinn-Phong exponent; subsurface: (P,) 0..1 share of light that scatters sideways (skin); occlusion: (P,)
-    0..1 of the ambient light that arrives; normal: (P, 3), None keeps the geometric one; alpha: (P,) only read for
+    gloss: (P,) Blinn-Phong exponent; subsurface: (P,) 0..1 share of light that scatters sideways (skin); occlusion:
+    (P,) 0..1 of the ambient light that arrives; normal: (P, 3), None keeps the geometric one; alpha: (P,) only read for
     blended parts; tangent: (P, 3) unit fibre direction, given for hair: fibre highlights replace the dielectric one;
     reflection: (P,) strength of a mirror image of the lights (cornea, lenses)."""
 
