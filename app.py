@@ -51,12 +51,15 @@ def open_studio(settings: Settings) -> Studio:
 def launch(studio: Studio, page: gr.Blocks, *, block: bool = True) -> None:
     """Serve the page; returns at once when `block` is False."""
     settings = studio.settings
+    media = studio.store.folder / "media"
+    # Served from where they lie: Gradio would otherwise keep copies that outlive the deletion of a person.
+    gr.set_static_paths([media])
     page.queue(max_size=None).launch(
         server_name=settings.host,
         server_port=settings.port or None,
         share=settings.share,
         auth=settings.credentials,
-        allowed_paths=[str(studio.store.folder / "media")],
+        allowed_paths=[str(media)],
         max_file_size=f"{settings.max_upload_mb:g}mb",
         theme=studio_theme(),
         css_paths=STYLE_SHEET,

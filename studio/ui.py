@@ -9,14 +9,15 @@ import gradio as gr
 
 from studio.context import Studio
 from studio.model_host import ModelState, Stage
-from studio.panels import compare, compose
+from studio.panels import compare, compose, insights, library
 
 TITLE = "IdGlow Studio"
 
 
 def build_page(studio: Studio) -> gr.Blocks:
     """Lay out and wire the page; loads no model."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+    # Uploads and exports are copies of personal data: the server drops them after a day.
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         secret = _browser_secret(studio)
         draft = gr.BrowserState({}, storage_key="idglow-draft", secret=secret)
         header = gr.HTML(lambda: header_html(studio.host.state), elem_id="header")
@@ -25,8 +26,14 @@ def build_page(studio: Studio) -> gr.Blocks:
                 create = compose.build(studio)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 judge = compare.build(secret)
+            with gr.Tab("Library", id="library") as library_tab:
+                shelf = library.build(studio)
+            with gr.Tab("Insights", id="insights") as insights_tab:
+                counted = insights.build()
         compose.wire(create, studio, draft)
         compare.wire(judge, studio, draft, compare_tab, tabs, create.results)
+        library.wire(shelf, studio, draft, library_tab)
+        insights.wire(counted, studio, insights_tab)
         compose.restore(create, studio, draft, page)
         pulse = gr.Timer(2.0)
         pulse.tick(

@@ -246,8 +246,8 @@ function show() {
     const pictures = node("div", `stage-pictures of-${question.pictures.length}`);
     pictures.append(...question.pictures.map(pictureButton));
     const hint = isPair()
-      ? "Which is better? Click a picture or press its key."
-      : "Click the pictures from best to worst, or press 1 to 4; then Enter. Unranked ones share the last place.";
+      ? "Which is better?"
+      : "Choose from best to worst, then confirm. Those you leave out share the last place.";
     const top = node("div", "stage-top");
     top.append(node("p", "stage-hint", hint), line);
     stage.replaceChildren(top, pictures, ...actions(), reasonsPanel());
