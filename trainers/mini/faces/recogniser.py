@@ -21,9 +21,11 @@ from tqdm import tqdm
 
 from trainers.mini.faces.checkpoint import Training, TrainingConfig
 from trainers.mini.faces.portraits import PortraitSet
-from trainers.mini.faces.scenes import aligned_crop
+from trainers.mini.faces.scenes import aligned_crop, random_background
 
 EMBEDDING_SIZE = 128
+INPUT_SIZE = 112
+BACKGROUNDS_IN_A_STEP = 16
 
 
 class Recogniser(nn.Module):
@@ -130,7 +132,13 @@ def train_recogniser(config: TrainingConfig, *, margin: float = 0.3, trait_weigh
         # The pictures of a step depend on its number alone: a resumed run sees what it would have seen.
         rng = np.random.default_rng([config.seed, run.step])
         chosen = rng.integers(len(portraits), size=config.batch)
-        crops = to_input([aligned_crop(rng, portraits[int(index)]) for index in chosen]).to(config.device)
+        # A background is dear and says nothing about a person: the crops of a step share a few.
+        backgrounds = [random_background(rng, INPUT_SIZE, INPUT_SIZE) for _ in range(BACKGROUNDS_IN_A_STEP)]
+        crops = [
+            aligned_crop(rng, portraits[int(index)], background=backgrounds[number % BACKGROUNDS_IN_A_STEP])
+            for number, index in enumerate(chosen)
+        ]
+        crops = to_input(crops).to(config.device)
         person = torch.from_numpy(person_of[chosen]).to(config.device)
         traits = torch.from_numpy(portraits.traits[chosen]).to(config.device)
         embeddings = model(crops)

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from trainers.mini.faces.portraits import Portrait, shard_is_finished, write_shard
+from trainers.mini.render import soft_alpha
 from trainers.people.identity import SHAPE_TARGETS, Identity
 from trainers.people.mesh import PeopleMesh
 from trainers.people.places import light_of
@@ -18,6 +19,8 @@ from trainers.people.scene import derived_seed, identity_seed, plan_portrait
 
 PEOPLE_IN_A_SHARD = 20
 HELD_OUT_EVERY = 16
+# The renderer's boxes begin above the brows, InsightFace's at the hairline: this share of the height higher.
+HAIRLINE = 0.1
 
 
 def render_people(out: Path, *, first: int, people: int, pictures: int, size: int, device: str = "cpu") -> None:
@@ -63,18 +66,16 @@ def render_portrait(renderer: Renderer, identity: int, age: float, seed: int, si
             pitch=float(np.clip(rng.normal(0, 0.18), -0.4, 0.4)),
         )
         member = replace(member, appearance=look)
-    black = torch.zeros(size, size, 3, device=renderer.device)
-    rendered = renderer.render(renderer.build([member.person]), scene.camera, light_of(scene.setting), black)
-    alpha = rendered.cover.clamp(0, 1).cpu().numpy()
-    # Where hair covers a pixel in part, the colour was darkened by the black behind it. Undone in sRGB, in which a
-    # share of light is about its power of 1 / 2.2.
-    colour = rendered.picture.cpu().numpy() / np.maximum(alpha, 1 / 255)[..., None] ** (1 / 2.2)
-    rgba = np.concatenate([np.clip(colour, 0, 255), 255 * alpha[..., None]], -1).round().astype(np.uint8)
+    grey = torch.full((size, size, 3), 0.2, device=renderer.device)
+    rendered = renderer.render(renderer.build([member.person]), scene.camera, light_of(scene.setting), grey)
+    alpha = soft_alpha(rendered.people >= 0)
+    # The renderer counts from the outer edge of the first pixel, OpenCV and InsightFace from its middle.
+    box, landmarks = (part[0].cpu().numpy() - 0.5 for part in (rendered.boxes, rendered.landmarks))
+    box[1] -= HAIRLINE * (box[3] - box[1])
     return Portrait(
-        rgba=rgba,
-        # The renderer counts from the outer edge of the first pixel, OpenCV and InsightFace from its middle.
-        landmarks=rendered.landmarks[0].cpu().numpy() - 0.5,
-        box=rendered.boxes[0].cpu().numpy() - 0.5,
+        rgba=torch.cat([rendered.picture, alpha[..., None]], 2).cpu().numpy(),
+        landmarks=landmarks,
+        box=box,
         identity=identity,
         age=age,
         female=member.person.identity.female,

@@ -196,7 +196,9 @@ def occlude(rng: Rng, picture: np.ndarray, box: np.ndarray) -> None:
         cv2.rectangle(picture, low, (int(x + axes[0]), int(y + axes[1])), colour, -1)
 
 
-def aligned_crop(rng: Rng | None, portrait: Portrait, *, jitter: float = 1.0) -> np.ndarray:
+def aligned_crop(
+    rng: Rng | None, portrait: Portrait, *, jitter: float = 1.0, background: np.ndarray | None = None
+) -> np.ndarray:
     """The face on the ArcFace template, (112, 112, 3) uint8, on a random background.
 
     The landmarks are shifted as a detector's would be, by `jitter` pixels of the crop; without a generator
@@ -208,7 +210,7 @@ def aligned_crop(rng: Rng | None, portrait: Portrait, *, jitter: float = 1.0) ->
         crop = np.full((TEMPLATE_SIZE, TEMPLATE_SIZE, 3), 128, np.uint8)
         paste(crop, portrait.rgba, matrix)
         return crop
-    crop = random_background(rng, TEMPLATE_SIZE, TEMPLATE_SIZE)
+    crop = random_background(rng, TEMPLATE_SIZE, TEMPLATE_SIZE) if background is None else background.copy()
     paste(crop, portrait.rgba, matrix)
     if rng.random() < 0.15:
         occlude(rng, crop, np.array([20, 20, 92, 108]))
