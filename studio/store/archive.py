@@ -4,8 +4,9 @@
     tables/<name>.jsonl      one row a line, bytes as base64, times in ISO 8601
     media/<sha256>.<ending>
 
-Importing adds what is missing and leaves what is there as it is, so it can be repeated and interrupted. What an archive
-may not do in another studio: switch the active adapter, change settings, point to paths, or start training rounds.
+Importing adds what is missing and leaves what is there as it is, but for picks that were taken back; it can be repeated
+and interrupted. What an archive may not do in another studio: switch the active adapter, change settings, point to
+paths, or start training rounds.
 """
 
 from __future__ import annotations
@@ -24,16 +25,45 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Boolean, Column, DateTime, Enum, Float, Integer, LargeBinary, String, Table, func, select, tuple_
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    func,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core.images import PictureError, read_picture
 from studio.store.checked_zip import read_zip, write_atomically
+from studio.store.comparisons import supersede
 from studio.store.engine import StoreError
 from studio.store.media import SUFFIXES
-from studio.store.models import Activation, Annotator, Base, Media, Preference, Round, RoundState, utc_now
+from studio.store.models import (
+    Activation,
+    Annotator,
+    Base,
+    Lease,
+    Media,
+    Pick,
+    PickPair,
+    Preference,
+    QueueItem,
+    Round,
+    RoundState,
+    Standing,
+    utc_now,
+)
 from studio.store.rounds import LIVE
 
 if TYPE_CHECKING:
@@ -98,6 +128,7 @@ def import_archive(store: Store, path: Path, *, max_bytes: int = MAX_BYTES) -> A
         for name, table in TABLES.items():
             if name not in LOCAL_ONLY and f"tables/{name}.jsonl" in archive.namelist():
                 importer.add_table(table, _rows(archive, table, path.name))
+    _count_queues(store)
     return ArchiveReport(
         added=dict(importer.added), present=dict(importer.present), left_out=dict(importer.left_out), files=files
     )
@@ -146,6 +177,18 @@ def _rows(archive: zipfile.ZipFile, table: Table, name: str) -> Iterator[dict[st
                 raise StoreError(f"{name}, {table.name}, line {number}: {error}") from error
 
 
+def _count_queues(store: Store) -> None:
+    made = (
+        select(func.count())
+        .select_from(Pick)
+        .join(Lease, Lease.id == Pick.lease_id)
+        .where(Lease.item_id == QueueItem.id, Pick.standing.in_((Standing.COUNTED, Standing.GOLD)))
+        .scalar_subquery()
+    )
+    with store.database.write() as session:
+        session.execute(update(QueueItem).values(done=made), execution_options={"synchronize_session": False})
+
+
 class _Importer:
     """Adds rows table by table, parents first, each batch in a short transaction of its own."""
 
@@ -161,7 +204,7 @@ class _Importer:
 
     def add_table(self, table: Table, rows: Iterator[dict[str, Any]]) -> None:
         if table is Activation.__table__ and self._has_activations():
-            self.left_out[table.name] = sum(1 for _ in rows)
+            # What is active was decided here; a history from elsewhere would decide it anew.
             return
         batch: list[dict[str, Any]] = []
         for row in rows:
@@ -177,6 +220,10 @@ class _Importer:
             with self._store.database.write() as session:
                 rows = [self._fit(session, table, row) for row in rows]
                 known = self._known(session, table, rows)
+                if table is Pick.__table__:
+                    self._supersede(session, rows)
+                if table is PickPair.__table__:
+                    rows = self._of_counted_picks(session, rows)
                 fresh = [row for row in rows if _key(table, row) not in known and not self._orphan(table, row)]
                 if fresh:
                     session.execute(self._insert(table).on_conflict_do_nothing(), fresh)
@@ -212,6 +259,22 @@ class _Importer:
                 last = session.scalar(select(func.max(Round.number))) or 0
                 row["number"] = last + 1 if taken is not None else row["number"]
         return row
+
+    @staticmethod
+    def _supersede(session: Session, rows: list[dict[str, Any]]) -> None:
+        """What was taken back there is taken back here, so that the decision that followed finds its place."""
+        by = {row["id"]: row["superseded_by"] for row in rows if row["standing"] is Standing.SUPERSEDED}
+        for pick in session.scalars(select(Pick).where(Pick.id.in_(by), Pick.standing != Standing.SUPERSEDED)):
+            supersede(session, pick, by[pick.id])
+
+    @staticmethod
+    def _of_counted_picks(session: Session, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Without the pairs of picks that were taken back here since."""
+        picks = {row["pick_id"] for row in rows}
+        superseded = set(
+            session.scalars(select(Pick.id).where(Pick.id.in_(picks), Pick.standing == Standing.SUPERSEDED))
+        )
+        return [row for row in rows if row["pick_id"] not in superseded]
 
     def _known(self, session: Session, table: Table, rows: list[dict[str, Any]]) -> set[tuple[Any, ...]]:
         columns = list(table.primary_key)

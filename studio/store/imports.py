@@ -83,7 +83,7 @@ class ForeignPick:
     left_score: float
     uid: str
     annotator: str
-    created_at: datetime
+    created_at: datetime | None
     known_order: bool
     """Whether left was on the left."""
     row: Mapping[str, Any] = field(default_factory=dict)
@@ -214,14 +214,14 @@ def _score(label: Any) -> float:
     return float(label)
 
 
-def _moment(value: Any) -> datetime:
+def _moment(value: Any) -> datetime | None:
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError as error:
             raise _Refused(f"has the time {value[:40]!r}") from error
     if not isinstance(value, datetime):
-        return utc_now()
+        return None
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
@@ -229,13 +229,17 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _own_id(kind: str, uid: str) -> str:
-    """The id itself where it is one of ours, otherwise one that is always the same for this uid."""
-    return uid if OUR_ID.fullmatch(uid) else _digest(kind, uid)[:32]
+def _own_id(kind: str, uid: str, moment: datetime | None = None) -> str:
+    """The id itself where it is one of ours, otherwise one that is always the same for this uid and sorts by time."""
+    if OUR_ID.fullmatch(uid):
+        return uid
+    milliseconds = 0 if moment is None else max(0, int(moment.timestamp() * 1000))
+    return f"{milliseconds:012x}{_digest(kind, uid)[:20]}"
 
 
 def _add(store: Store, foreign: ForeignPick) -> str:
-    pick_id = _own_id("pick", foreign.uid)
+    pick_id = _own_id("pick", foreign.uid, foreign.created_at)
+    created_at = foreign.created_at or utc_now()
     with store.database.read() as session:
         if session.get(Pick, pick_id) is not None:
             return "present"
@@ -248,7 +252,7 @@ def _add(store: Store, foreign: ForeignPick) -> str:
         if session.get(Pick, pick_id) is not None:
             return "present"
         shown = [
-            _candidate(session, foreign, picture, *file)
+            _candidate(session, foreign, picture, created_at, *file)
             for picture, file in zip((foreign.left, foreign.right), files, strict=True)
         ]
         if shown[0] == shown[1]:
@@ -268,7 +272,7 @@ def _add(store: Store, foreign: ForeignPick) -> str:
             ),
             known_order=foreign.known_order,
             pick_id=pick_id,
-            created_at=foreign.created_at,
+            created_at=created_at,
         )
     return "added"
 
@@ -283,7 +287,13 @@ def _store_picture(store: Store, picture: ForeignPicture) -> tuple[str, int, int
 
 
 def _candidate(
-    session: Session, foreign: ForeignPick, picture: ForeignPicture, sha256: str, width: int, height: int
+    session: Session,
+    foreign: ForeignPick,
+    picture: ForeignPicture,
+    created_at: datetime,
+    sha256: str,
+    width: int,
+    height: int,
 ) -> str:
     candidate_id = _own_id("candidate", picture.uid)
     known = session.get(Candidate, candidate_id)
@@ -299,8 +309,8 @@ def _candidate(
         text=foreign.prompt,
         task=Task(task) if task in set(Task) else Task.GROUP,
         origin=PromptOrigin.IMPORTED,
-        created_at=foreign.created_at,
-        last_used_at=foreign.created_at,
+        created_at=created_at,
+        last_used_at=created_at,
     )
     session.add(prompt)
     session.flush()
@@ -321,8 +331,8 @@ def _candidate(
         bundle=picture.settings.get("model", "unknown")[:200],
         options={"imported_adapter": picture.settings.get("adapter", "")},
         state=GenerationState.DONE,
-        created_at=foreign.created_at,
-        finished_at=foreign.created_at,
+        created_at=created_at,
+        finished_at=created_at,
     )
     session.add(generation)
     session.flush()
@@ -336,7 +346,7 @@ def _candidate(
             width=width,
             height=height,
             face_sim=picture.settings.get("face_sim"),
-            created_at=foreign.created_at,
+            created_at=created_at,
         )
     )
     session.flush()

@@ -131,16 +131,23 @@ class MediaStore:
                     path.unlink(missing_ok=True)
 
     def sweep(self, *, older_than: timedelta = timedelta(hours=1)) -> int:
-        """Remove files that were added but never used, such as those of a process that was killed; returns how many."""
+        """Remove files that nothing uses, such as those of a process that was killed; returns how many.
+
+        Run it at start-up. Younger ones stay: somebody may be about to use them.
+        """
         limit = utc_now() - older_than
         with self._database.write() as session:
             unused = session.scalars(select(Media.sha256).where(Media.added_at < limit, ~_referenced())).all()
-            paths = self.remove_unreferenced(session, unused)
-        self.unlink(paths)
-        for leftover in self.folder.glob(".*.tmp"):
-            if datetime.fromtimestamp(leftover.stat().st_mtime, UTC) < limit:
-                leftover.unlink(missing_ok=True)
-        return len(paths)
+            self.remove_unreferenced(session, unused)
+        with self._database.read() as session:
+            known = set(session.scalars(select(Media.sha256)))
+        strays = [
+            path
+            for path in (*self.folder.glob(".*.tmp"), *self.folder.glob("??/*"))
+            if path.stem not in known and datetime.fromtimestamp(path.stat().st_mtime, UTC) < limit
+        ]
+        self.unlink(strays)
+        return len(strays)
 
     def _path(self, sha256: str, suffix: str) -> Path:
         return self.folder / sha256[:2] / f"{sha256}{suffix}"

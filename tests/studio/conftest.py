@@ -7,7 +7,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,25 +46,41 @@ def migrated(tmp_path_factory) -> Iterator[Path | str]:
     _on_server(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def place_in(migrated) -> Callable[[Path], AbstractContextManager[tuple[Path, str | None]]]:
+    """Makes an empty data folder, and the URL of its database (None: SQLite in the folder)."""
+
+    @contextmanager
+    def place(folder: Path) -> Iterator[tuple[Path, str | None]]:
+        folder.mkdir()
+        if SERVER is None:
+            shutil.copy(migrated, folder / "studio.db")
+            yield folder, None
+            return
+        name = f"idglow_test_{new_id()}"
+        _on_server(f"CREATE DATABASE {name} TEMPLATE {migrated}")
+        yield folder, _url(name)
+        _on_server(f"DROP DATABASE {name} WITH (FORCE)")
+
+    return place
+
+
 @pytest.fixture
-def store_place(migrated, tmp_path) -> Iterator[tuple[Path, str | None]]:
-    """A data folder and the URL of its database (None: SQLite in the folder), to open the store oneself."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    if SERVER is None:
-        shutil.copy(migrated, folder / "studio.db")
-        yield folder, None
-        return
-    name = f"idglow_test_{new_id()}"
-    _on_server(f"CREATE DATABASE {name} TEMPLATE {migrated}")
-    yield folder, _url(name)
-    _on_server(f"DROP DATABASE {name} WITH (FORCE)")
+def store_place(place_in, tmp_path) -> Iterator[tuple[Path, str | None]]:
+    """Folder and database URL, for tests that open the store themselves."""
+    with place_in(tmp_path / "data") as place:
+        yield place
 
 
 @pytest.fixture
 def store(store_place) -> Iterator[Store]:
     """An empty store whose chance is the same every time."""
-    folder, url = store_place
-    opened = Store.open(folder, database_url=url, rng=random.Random(0))
-    yield opened
-    opened.close()
+    with opened(store_place) as store:
+        yield store
+
+
+@contextmanager
+def opened(place: tuple[Path, str | None]) -> Iterator[Store]:
+    store = Store.open(place[0], database_url=place[1], rng=random.Random(0))
+    yield store
+    store.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 
 import numpy as np
+from PIL import Image
 
 from studio.store import NewCandidate, NewGeneration, NewPick, NewPortrait, Store
 from studio.store.models import Comparison, Generation, Person, Portrait, new_id
@@ -12,19 +14,29 @@ from studio.store.models import Comparison, Generation, Person, Portrait, new_id
 _pictures = itertools.count()
 
 
+def png(seed: int, size: int = 24) -> bytes:
+    """A small real picture."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 def add_picture(store: Store, content: bytes | None = None) -> str:
     """A file with content of its own."""
     return store.media.add(content or f"picture {next(_pictures)}".encode(), ".png")
 
 
-def add_person(store: Store, name: str = "Ada", *, owner_id: str | None = None) -> tuple[Person, Portrait]:
+def add_person(
+    store: Store, name: str = "Ada", *, owner_id: str | None = None, content: bytes | None = None
+) -> tuple[Person, Portrait]:
     """A person with one uploaded portrait."""
     person = store.people.add_person(name, owner_id=owner_id)
     portrait = store.people.add_portrait(
         person.id,
         NewPortrait(
-            picture_sha256=add_picture(store),
-            crop_sha256=add_picture(store),
+            picture_sha256=add_picture(store, content),
+            crop_sha256=add_picture(store, content),
             box=(1, 2, 30, 40),
             landmarks=[(5, 5), (9, 5), (7, 8), (5, 11), (9, 11)],
             embedding=np.array([0.6, 0.8]),
