@@ -142,18 +142,27 @@ def line_up(store: Store, generations: Sequence[Generation], author_id: str) -> 
 
     The sides of an A/B run meet seed by seed; candidates of one generation are ranked up to four at a time.
     """
-    known = {
-        frozenset(candidate.id for candidate in comparison.candidates): comparison.id
-        for generation in generations
-        for comparison in store.comparisons.of_generation(generation.id)
-        if comparison.blind and comparison.gold_winner_id is None
-    }
-    made = []
-    for kind, group in _groups(generations):
-        ids = [candidate.id for candidate in group]
-        found = known.get(frozenset(ids))
-        made.append(found or store.comparisons.create(ids, kind=kind, created_by=author_id).id)
-    return made
+    return [
+        comparison_of(store, [candidate.id for candidate in group], kind=kind, author_id=author_id)
+        for kind, group in _groups(generations)
+    ]
+
+
+def comparison_of(
+    store: Store,
+    candidate_ids: Sequence[str],
+    *,
+    kind: ComparisonKind = ComparisonKind.GENERATION,
+    blind: bool = True,
+    author_id: str | None = None,
+) -> str:
+    """The comparison of exactly these candidates; made where it is missing."""
+    first = store.generations.candidate(candidate_ids[0])
+    for known in store.comparisons.of_generation(first.generation_id):
+        same = {candidate.id for candidate in known.candidates} == set(candidate_ids)
+        if same and known.blind is blind and known.gold_winner_id is None:
+            return known.id
+    return store.comparisons.create(candidate_ids, kind=kind, blind=blind, created_by=author_id).id
 
 
 def known_answers(store: Store, annotator_id: str, count: int) -> list[str]:

@@ -7,6 +7,7 @@ from html import escape
 
 import gradio as gr
 
+from studio.api import add_endpoints
 from studio.context import Studio
 from studio.model_host import ModelState, Stage
 from studio.panels import compare, compose, insights, library
@@ -34,6 +35,7 @@ def build_page(studio: Studio) -> gr.Blocks:
         compare.wire(judge, studio, draft, compare_tab, tabs, create.results)
         library.wire(shelf, studio, draft, library_tab)
         insights.wire(counted, studio, insights_tab)
+        add_endpoints(studio)
         compose.restore(create, studio, draft, page)
         pulse = gr.Timer(2.0)
         pulse.tick(

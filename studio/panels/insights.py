@@ -144,7 +144,7 @@ def missing_html(figures: dict[str, Any]) -> str:
     )
     note = (
         "<p>Win rates use blind picks only, and only pairs that differ in what is compared; ties count half. Whiskers "
-        " are 95 % Wilson intervals. A dash across a position is what choosing without bias would give.</p>"
+        "are 95 % Wilson intervals. A dash across a position is what choosing without bias would give.</p>"
     )
     return (
         f'<div class="insights-notes"><ul>{lines}</ul>{note}</div>'

@@ -88,7 +88,7 @@ def wire(panel: PeoplePanel, studio: Studio, draft: gr.BrowserState) -> None:
         problems = []
         for path in map(Path, paths):
             try:
-                current = _add_file(studio, current, path)
+                current = add_file(studio, current, path)
             except (PictureError, StoreError, ModelsNotReady, ValueError) as error:
                 problems.append(str(error))
         return current.write(), listing(studio, current), _notice(problems), None
@@ -96,7 +96,7 @@ def wire(panel: PeoplePanel, studio: Studio, draft: gr.BrowserState) -> None:
     def add_example(state: dict[str, Any], event: gr.SelectData) -> tuple[Any, ...]:
         current, problems = Draft.read(state), []
         try:
-            current = _add_file(studio, current, example_files()[event.index], origin=PortraitOrigin.EXAMPLE)
+            current = add_file(studio, current, example_files()[event.index], origin=PortraitOrigin.EXAMPLE)
         except (PictureError, StoreError, ModelsNotReady, ValueError) as error:
             problems.append(str(error))
         return current.write(), listing(studio, current), _notice(problems)
@@ -163,7 +163,12 @@ def _box(found: FoundFace) -> list[float]:
     return [float(edge) for edge in found.face.box]
 
 
-def _add_file(studio: Studio, draft: Draft, path: Path, *, origin: PortraitOrigin = PortraitOrigin.UPLOAD) -> Draft:
+def add_file(studio: Studio, draft: Draft, path: Path, *, origin: PortraitOrigin = PortraitOrigin.UPLOAD) -> Draft:
+    """The draft with the largest face of one more file, stored with its owner's consent.
+
+    Raises:
+        PictureError, StoreError, ModelsNotReady, ValueError: it cannot be used; the message is one sentence.
+    """
     most = studio.settings.max_portraits
     if len(draft.portraits) >= most:
         raise ValueError(f"{path.name} was left out: {most} people are the most in one picture here.")
