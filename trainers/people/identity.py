@@ -1,14 +1,15 @@
 """Who somebody is, and how they look in one picture.
 
 An `Identity` is one individual without an age: shape, colours, preferences. An `Appearance` is that individual in one
-picture: age, expression, pose, clothes. Both are plain values: no mesh and no tensors are needed to make, store or compare them.
+picture: age, expression, pose, clothes. Both are plain values: no mesh and no tensors are needed to make, store or
+compare them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -200,7 +201,8 @@ class Identity:
 
     masculinity: 0 woman .. 1 man; ethnicity: shares of African, Asian, European ancestry, summing to 1.
     shape: one value for each of SHAPE_TARGETS, -1..1; weight, muscle: -1..1.
-    melanin: 0 palest .. 1 darkest; undertone: -1 cool .. 1 warm; hair_colour, iris_colour: linear RGB of the young adult.
+    melanin: 0 palest .. 1 darkest; undertone: -1 cool .. 1 warm; hair_colour, iris_colour: linear RGB of the young
+    adult.
     freckles, ruddiness: 0..1. hair_style, beard: what they usually wear. seed: for textures.
     """
 
@@ -257,9 +259,10 @@ class Appearance:
     """One identity in one picture.
 
     age: years, 1..80. expression: key of EXPRESSIONS; intensity: 0..1 of it. Angles in radians: yaw (positive: the
-    face turns to the picture's right), pitch (positive: chin down), roll of the head against the body; turn, lean of the whole body.
-    gaze: (right, up) of the eyes against the head, None looks into the camera. arms: how far (left, right) arms are raised
-    from hanging. position: (x, y, z) of the base of the neck in the scene, dm.
+    face turns to the picture's right), pitch (positive: chin down), roll of the head against the body;
+    turn, lean of the whole body.
+    gaze: (right, up) of the eyes against the head, None looks into the camera. arms: how far (left, right)
+    arms are raised from hanging. position: (x, y, z) of the base of the neck in the scene, dm.
     """
 
     age: float
@@ -325,7 +328,8 @@ _LARGEST_DISTANCE = 1.15  # of the root mean square shape value, in standard dev
 
 
 def sample_identity(seed: int) -> Identity:
-    """The person number `seed` of the prior: sexes and ancestries evenly, shape from a correlated Gaussian without outliers."""
+    """The person number `seed` of the prior: sexes and ancestries evenly, shape from a correlated Gaussian
+    without outliers."""
     rng = np.random.default_rng([20_031, seed])
     female = bool(rng.integers(2))
     masculinity = float(np.clip(rng.normal(0.08, 0.07), 0, 0.3))
@@ -380,10 +384,6 @@ def sample_identity(seed: int) -> Identity:
 def linear(colour: Colour) -> Colour:
     """sRGB 0..1 -> linear RGB."""
     return tuple(c / 12.92 if c < 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour)
-
-
-def identity_to_json(identity: Identity) -> dict:
-    return asdict(identity)
 
 
 def _sample_shape(rng: np.random.Generator) -> np.ndarray:

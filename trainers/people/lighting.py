@@ -1,7 +1,7 @@
 """The light of a scene, and what it does to seen points.
 
-A key light with a shadow, a fill without, and a soft environment (sky above, ground below). All of them show in mirrors,
-so that eyes have catch lights where the lamps are.
+A key light with a shadow, a fill without, and a soft environment (sky above, ground below). All of them show in
+mirrors, so that eyes have catch lights where the lamps are.
 """
 
 from __future__ import annotations

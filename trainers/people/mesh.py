@@ -1,7 +1,7 @@
 """The MakeHuman mesh (CC0): morphing it to one person at one age, and posing it.
 
-The file is found through the environment variable IDGLOW_PEOPLE_MESH, else at ../shared/people/people_mesh.npz beside the
-repository root; `python -m trainers.people.extract` makes it.
+The file is found through the environment variable IDGLOW_PEOPLE_MESH, else at ../shared/people/people_mesh.npz
+beside the repository root; `python -m trainers.people.extract` makes it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ class PeopleMesh:
     """The base mesh with its morph targets. Tensors live on `device`.
 
     template: (n, 3) the average young adult, origin at the head joint. masks: name -> (n,) 0..1 (lips, ears, eyelids,
-    inside-mouth, face). faces_of(part): (m, 3) triangles of a named part ("body", "helper-tights", "helper-l-eye", ...).
+    inside-mouth, face). faces_of(part): (m, 3) triangles of a named part ("body", "helper-tights", ...).
     """
 
     def __init__(self, path: Path | str | None = None, *, device: torch.device | str = "cpu") -> None:
@@ -82,7 +83,10 @@ class PeopleMesh:
         self._macros = self._floats(arrays["macro"]).reshape(len(arrays["macro"]), -1)
         self._macro_index = {str(name): i for i, name in enumerate(arrays["macro_names"])}
         self._detail_index = {str(name): i for i, name in enumerate(arrays["det_names"])}
-        self._details = self._sparse_details(arrays)
+        # Detail targets are sparse: the entries of target k are rows start[k] to start[k + 1].
+        self._detail_start = arrays["det_ptr"].tolist()
+        self._detail_vertex = self._ints(arrays["det_i"])
+        self._detail_offset = self._floats(arrays["det_d"])
         self._joints = {k[2:]: self._ints(v) for k, v in arrays.items() if k.startswith("J_")}
         self._part_names = [str(name) for name in arrays["partnames"]]
         self._part = self._ints(arrays["part"])
@@ -134,7 +138,14 @@ class PeopleMesh:
         for unit_name, weight in (expression or {}).items():
             for ethnicity, share in zip(_ETHNICITIES, identity.ethnicity, strict=True):
                 detail[self._detail_index[f"expr/{ethnicity}/{unit_name}"]] += weight * share
-        return vertices + (self._details @ detail.to(self.device)[:, None]).reshape(-1, 3)
+        used = detail.nonzero()[:, 0].tolist()
+        if not used:
+            return vertices
+        entries = [slice(self._detail_start[k], self._detail_start[k + 1]) for k in used]
+        counts = torch.tensor([e.stop - e.start for e in entries], device=self.device)
+        weights = torch.repeat_interleave(detail[used].to(self.device), counts)
+        offsets = torch.cat([self._detail_offset[e] for e in entries]) * weights[:, None]
+        return vertices.index_add_(0, torch.cat([self._detail_vertex[e] for e in entries]), offsets)
 
     def body(self, person: Person) -> Body:
         """The morphed and posed body of a person, origin at the base of the neck."""
@@ -169,15 +180,6 @@ class PeopleMesh:
                 )
             )
         return columns
-
-    def _sparse_details(self, arrays: dict[str, np.ndarray]) -> Tensor:
-        """(3n, targets) compressed sparse row matrix: all detail offsets of a body in one product."""
-        pointer, rows, offsets = arrays["det_ptr"], arrays["det_i"].astype(np.int64), arrays["det_d"]
-        column = np.repeat(np.arange(len(pointer) - 1), np.diff(pointer))
-        indices = np.stack([(rows[:, None] * 3 + np.arange(3)).ravel(), np.repeat(column, 3)])
-        size = (3 * len(arrays["V"]), len(pointer) - 1)
-        coo = torch.sparse_coo_tensor(self._ints(indices), self._floats(offsets.ravel()), size)
-        return coo.coalesce().to_sparse_csr()
 
     def _proxy(self, arrays: dict[str, np.ndarray], name: str) -> _Proxy:
         get = lambda key: arrays[f"P_{name}_{key}"]  # noqa: E731
@@ -216,7 +218,7 @@ class PeopleMesh:
 
     @cached_property
     def bare_skin(self) -> tuple[Tensor, Tensor]:
-        """(k,) vertices and (m, 3) faces (indices into those) of the body but for the trunk, which every garment hides."""
+        """(k,) vertices and (m, 3) faces (indices into those) of the body without the trunk, which garments hide."""
         faces = self.faces_of("body")
         corners = self.template[faces]
         bare = (corners[..., 1].amax(1) > -2.7) | (corners[..., 0].abs().amax(1) > 2.0)
@@ -386,7 +388,7 @@ def open_sky(vertices: Tensor, faces: Tensor, *, directions: int = 40, size: int
 
 
 def _age_shares(age: float) -> list[tuple[str, float]]:
-    for (young, start), (old, end) in zip(_AGE_KEYS[:-1], _AGE_KEYS[1:], strict=True):
+    for (young, start), (old, end) in pairwise(_AGE_KEYS):
         if start <= age <= end:
             share = (age - start) / (end - start)
             return [(young, 1 - share), (old, share)]

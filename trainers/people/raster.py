@@ -118,7 +118,7 @@ def fragments(
 
 
 def nearest(found: Fragments, samples: int, *, behind: Tensor | None = None) -> Tensor:
-    """(samples,) int64 smallest key of each sample, optionally only keys above `behind`; `EMPTY` where there is none."""
+    """(samples,) int64 smallest key of each sample, optionally only keys above `behind`; EMPTY where there is none."""
     buffer = torch.full((samples,), EMPTY, dtype=torch.int64, device=found.key.device)
     sample, key = found.sample, found.key
     if behind is not None:

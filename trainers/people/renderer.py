@@ -120,8 +120,8 @@ class Renderer:
 def portrait_camera(
     actor: Actor, *, face: float = 0.30, shift: tuple[float, float] = (0.0, 0.0), distance: float = 12.0
 ) -> Camera:
-    """Frames one head. face: height from the head joint to the crown in picture heights (a whole head is 1.5 times that);
-    shift: of the middle of the picture against the middle of the face, in dm."""
+    """Frames one head. face: height from the head joint to the crown in picture heights (a whole head is 1.5 times
+    that); shift: of the middle of the picture against the middle of the face, in dm."""
     head, crown = actor.body.joint("head"), actor.body.joint("head-2")
     size = float((crown - head).norm())
     middle = head + (crown - head) * 0.12 + actor.body.head_rotation[:, 2] * 0.25 * size + actor.position

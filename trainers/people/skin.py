@@ -13,7 +13,7 @@ from trainers.people.identity import linear
 from trainers.people.surface import Material, Part, Surface, SurfacePoints, bump, mix, smoothstep, unit
 
 if TYPE_CHECKING:
-    from trainers.people.identity import Identity
+    from trainers.people.identity import Identity, Person
     from trainers.people.mesh import Body
 
 # sRGB of skin at melanin 0, 0.2, ... 1.
@@ -141,16 +141,16 @@ def _with_moles(points: SurfacePoints, albedo: Tensor) -> Tensor:
     return albedo
 
 
-def _lip_colour(person) -> tuple[float, float, float]:
-    if person.appearance.lipstick is not None:
-        return person.appearance.lipstick
-    red = person.identity.lip_redness
+def _lip_colour(person: Person) -> tuple[float, float, float]:
+    """Linear RGB. Lips are skin with less melanin and more blood; lipstick lets some of them through."""
+    red, dark = person.identity.lip_redness, person.identity.melanin
     r, g, b = skin_colour(person.identity)
-    dark = person.identity.melanin
-    own = (0.92 * r, (0.66 - 0.10 * red) * g, (0.70 - 0.08 * red) * b)
-    pink = (0.42, 0.18, 0.17)
-    share = 0.35 * (1 - 0.75 * dark)
-    return tuple(o * (1 - share) + p * share for o, p in zip(own, pink, strict=True))
+    own = (0.92 * r, (0.60 - 0.12 * red) * g, (0.63 - 0.08 * red) * b)
+    pink = (0.42, 0.16, 0.15)
+    share = (0.30 + 0.25 * red) * (1 - 0.8 * dark)
+    lips = tuple(o * (1 - share) + p * share for o, p in zip(own, pink, strict=True))
+    stick = person.appearance.lipstick
+    return lips if stick is None else tuple(0.4 * l + 0.6 * s for l, s in zip(lips, stick, strict=True))
 
 
 def _wrinkles(points: SurfacePoints, age: Tensor, blotch: Tensor) -> tuple[Tensor, Tensor]:

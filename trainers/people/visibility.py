@@ -1,4 +1,4 @@
-"""What a camera sees of a scene: projection, the nearest surface of every sample, and one point for each pixel and part."""
+"""What a camera sees of a scene: projection, the nearest surface of every sample, one point for each pixel and part."""
 
 from __future__ import annotations
 
