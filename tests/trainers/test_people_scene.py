@@ -66,7 +66,7 @@ def test_faces_are_large_enough():
         widths = []
         for m in scene.members:
             depth = camera.distance + camera.target[2] - m.appearance.position[2] - 0.8
-            widths.append(2 * Build.of(m.person.identity, m.appearance.age).face * camera.focal / depth)
+            widths.append(1.8 * Build.of(m.person.identity, m.appearance.age).face * camera.focal / depth)
         least.append(min(widths))
         assert scene.aspect in ASPECTS
     assert min(least) > 0.9 * SMALLEST_FACE

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -126,10 +127,12 @@ _BUILDS = {
         (7.6, 8.8, 11.0, 12.8, 15.0, 17.0, 17.7, 17.2),
     ),
 }
-_CLOSER_HEADS = (1.0, 0.7, 0.6, 0.5)
-"""Steps by which differences in height shrink where the faces of a group are too small."""
-_GROUP_DEPTH, _FACE_DEPTH = 0.3, 0.8
+_CLOSER = ((1.0, 1.0), (0.97, 0.7), (0.93, 0.6), (0.90, 0.5), (0.86, 0.4))
+"""Steps by which distances across and up shrink where the faces of a group are too small."""
+_GROUP_DEPTH, _FACE_DEPTH = 0.6, 0.8
 """z of the plane that groups are framed in, and of a face before its neck, dm."""
+_DETECTED = 0.9
+"""Width of a face as detectors box it against its widest."""
 _HATS = {"snow": ("beanie", 0.45), "beach": ("sun hat", 0.2), "park": ("cap", 0.1), "street": ("cap", 0.08)}
 
 
@@ -229,12 +232,12 @@ def plan_group(
         interaction = "together"
     looks = [sample_look(rng, p, a, setting) for p, a in zip(persons, ages, strict=True)]
     builds = [Build.of(p, a) for p, a in zip(persons, ages, strict=True)]
-    looks = _pose_group(rng, looks, builds, interaction if count > 1 else "apart")
+    posed = _pose_group(rng, looks, builds, interaction if count > 1 else "apart")
     shoulders = float(rng.uniform(0.7, 1.1))
     distance = float(rng.uniform(13, 17))
-    for closer in _CLOSER_HEADS:
-        looks = [replace(k, position=(k.position[0], k.position[1] * closer, k.position[2])) for k in looks]
-        shape, camera, face = _frame_group(looks, builds, aspect, below=shoulders, distance=distance)
+    for across, up in _CLOSER:
+        looks = [_moved(look, across, up) for look in posed]
+        shape, camera, face = _frame_group(looks, builds, aspect, below=shoulders * max(up, 0.5), distance=distance)
         if face >= SMALLEST_FACE:
             break
     return Scene(
@@ -308,22 +311,26 @@ def _pose_group(
 ) -> list[Appearance]:
     """Positions with overlapping shoulders, heights by age, heads inclined to each other."""
     count = len(looks)
+    # Every other person stands a step further in front, or arms and shoulders would run into each other. Those with
+    # less hair do, because it hides less of their neighbours.
+    hair = [_hair_width(look) for look in looks]
+    first_in_front = int(sum(hair[::2]) > sum(hair[1::2])) if count > 1 else 1
+    front = [k % 2 == first_in_front for k in range(count)]
     closeness = {"apart": 0.62, "together": 0.54, "heads": 0.50, "looking": 0.58}[interaction]
+    crowd = 1.0 - 0.08 * (count - 2)
     x = [0.0]
-    for left, right, a, b in zip(builds, builds[1:], looks, looks[1:], strict=False):
-        heads = (left.face + right.face) * 1.12 + 0.5 * (_hair_width(a) + _hair_width(b))
-        crowd = 1.0 - 0.08 * (count - 2)
+    for k, (left, right) in enumerate(pairwise(builds)):
+        heads = (left.face + right.face) * 1.06 + (hair[k] if front[k] else hair[k + 1])
         x.append(x[-1] + max(heads, closeness * crowd * (left.shoulder + right.shoulder)))
     middle = (x[0] + x[-1]) / 2
     tallest = max(b.stature for b in builds)
-    behind = int(rng.integers(2))
     posed = []
     for k, (look, build) in enumerate(zip(looks, builds, strict=True)):
         # A photographer brings children's faces up to the others': only part of the difference in height is left.
         drop = tallest - build.stature
         y = -(min(drop, 1.2) * 0.75 + max(0.0, drop - 1.2) * 0.22) + rng.normal(0, 0.10)
         child = build.stature < 14.5
-        z = 0.75 if child else 0.55 * ((k + behind) % 2) if count > 1 else 0.0
+        z = 1.25 * front[k] + 0.45 * child
         side = float(np.clip((x[k] - middle) / 2.2, -1, 1))
         if interaction == "looking":
             yaw = -math.copysign(rng.uniform(0.38, 0.52), side)
@@ -339,7 +346,7 @@ def _pose_group(
                 yaw=yaw,
                 pitch=float(np.clip(rng.normal(0.0, 0.05) - (0.05 if child else 0.0), -0.15, 0.15)),
                 roll=float(np.clip(lean_in * side + rng.normal(0, 0.04), -0.22, 0.22)),
-                turn=float(-0.22 * side + rng.normal(0, 0.08)),
+                turn=float(-0.30 * side + rng.normal(0, 0.08)),
                 lean=float(0.25 * lean_in * side),
                 gaze=gaze,
             )
@@ -347,9 +354,14 @@ def _pose_group(
     return posed
 
 
+def _moved(look: Appearance, across: float, up: float) -> Appearance:
+    x, y, z = look.position
+    return replace(look, position=(x * across, y * up, z))
+
+
 def _hair_width(look: Appearance) -> float:
     style = STYLES[style_at_age(look.hair_style, look.age)]
-    return style.volume + (0.12 if style.long and not style.tied else 0.0)
+    return style.volume + (0.28 if style.long and not style.tied else 0.0)
 
 
 def _frame_group(
@@ -367,7 +379,7 @@ def _frame_group(
         bottoms.append(y + build.chin - below)
     left, right, top, bottom = min(edges), max(edges), max(tops), min(bottoms)
     nearness = [distance / (distance + _GROUP_DEPTH - look.position[2] - _FACE_DEPTH) for look in looks]
-    smallest = min(2 * build.face * near for build, near in zip(builds, nearness, strict=True))
+    smallest = min(2 * _DETECTED * build.face * near for build, near in zip(builds, nearness, strict=True))
     heights = {choice: max(top - bottom, (right - left) / choice) for choice in ([aspect] if aspect else ASPECTS)}
     large_enough = [choice for choice, tall in heights.items() if smallest / tall >= SMALLEST_FACE]
     shape = large_enough[0] if large_enough else min(heights, key=heights.get)
