@@ -170,7 +170,7 @@ def plan_portrait(
     build = Build.of(person, age)
     size = build.crown - build.chin
     top = build.crown + hair_height(look) + size * rng.uniform(0.06, 0.12)
-    below = rng.uniform(0.16, 0.30) if (framing or drawn_framing) == "face" else rng.uniform(0.55, 0.85)
+    below = rng.uniform(0.16, 0.30) if (framing or drawn_framing) == "face" else rng.uniform(0.45, 0.65)
     bottom = build.chin - size * below
     middle = 0.35 * math.sin(yaw) + rng.normal(0, 0.04) - 0.6 * size * look.roll
     half = (top - bottom) / 2
@@ -311,10 +311,11 @@ def _pose_group(
 ) -> list[Appearance]:
     """Positions with overlapping shoulders, heights by age, heads inclined to each other."""
     count = len(looks)
-    # Every other person stands a step further in front, or arms and shoulders would run into each other. Those with
-    # less hair do, because it hides less of their neighbours.
+    # Every other person stands a step further in front, or arms and shoulders would run into each other. The short ones
+    # and those with less hair do, because they hide less of their neighbours.
     hair = [_hair_width(look) for look in looks]
-    first_in_front = int(sum(hair[::2]) > sum(hair[1::2])) if count > 1 else 1
+    hiding = [0.25 * build.stature + width for build, width in zip(builds, hair, strict=True)]
+    first_in_front = int(np.mean(hiding[::2]) > np.mean(hiding[1::2])) if count > 1 else 1
     front = [k % 2 == first_in_front for k in range(count)]
     closeness = {"apart": 0.62, "together": 0.54, "heads": 0.50, "looking": 0.58}[interaction]
     crowd = 1.0 - 0.08 * (count - 2)
