@@ -99,6 +99,7 @@ class RecogniserHead(nn.Module):
         super().__init__()
         self.people = AngularMargin(people)
         self.traits = nn.Linear(EMBEDDING_SIZE, traits)
+        nn.init.zeros_(self.traits.weight)  # begin by knowing nothing, not by guessing
 
 
 def trait_loss(predicted: Tensor, traits: Tensor) -> Tensor:
