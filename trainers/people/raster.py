@@ -52,69 +52,75 @@ def fragments(
     0 do not exist.
     """
     device = screen.device
-    corners = screen[faces]
-    x, y, z = corners.unbind(-1)
-    area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
-    top, bottom = y.amin(1).ceil().clamp(min=0), y.amax(1).floor().clamp(max=height - 1)
-    keep = (bottom >= top) & (x.amax(1) >= 0) & (x.amin(1) <= width - 1) & (area.abs() > 1e-9) & (z.amin(1) > 1e-3)
+    corner = faces.T.contiguous()
+    x, y = screen[:, 0].contiguous()[corner], screen[:, 1].contiguous()[corner]  # (3 corners, faces)
+    area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
+    top, bottom = y.amin(0).ceil().clamp(min=0), y.amax(0).floor().clamp(max=height - 1)
+    keep = (bottom >= top) & (x.amax(0) >= 0) & (x.amin(0) <= width - 1) & (area.abs() > 1e-9)
     if cull is not None:
         keep &= ~(cull & (area > 0))  # y runs down, so front faces have negative area
-    if cut is not None:
-        keep &= (cut[faces] >= 0).any(1)
     face = keep.nonzero()[:, 0]
-    x, y, z = corners[face].permute(2, 1, 0).contiguous()  # (3 corners, faces) each
-    area, top = area[face], top[face]
+    x, y, corner, area, top, bottom = x[:, face], y[:, face], corner[:, face], area[face], top[face], bottom[face]
+    z = screen[:, 2].contiguous()[corner]
 
-    # Edges: x where each edge meets the first row, and how that moves per row. An edge bounds the triangle on its left
-    # or on its right; what does not bound a side is put out of the way.
+    def slopes(value: Tensor) -> tuple[Tensor, Tensor]:
+        """Change per column and per row of a (3, faces) value at the corners."""
+        along, down = value[1] - value[0], value[2] - value[0]
+        per_column = (along * (y[2] - y[0]) - down * (y[1] - y[0])) / area
+        return per_column, (down * (x[1] - x[0]) - along * (x[2] - x[0])) / area
+
+    # Bounds: x where each edge meets the first row, how that moves per row, and whether it bounds the triangle on its
+    # left or its right. A cut is one more edge.
     dx, dy = x[[1, 2, 0]] - x, y[[1, 2, 0]] - y
     level = dy.abs() < 1e-7
     slope = dx / torch.where(level, torch.ones_like(dy), dy)
     first = x + slope * (top - y)
     side = torch.where(level, torch.zeros_like(dy), torch.sign(dy) * torch.sign(area))
+    exists = z.amin(0) > 1e-3
+    if cut is not None:
+        field = cut[corner]
+        per_column, per_row = slopes(field)
+        per_column = torch.where(per_column.abs() < 1e-6, torch.full_like(per_column, 1e-6), per_column)
+        at_start = field[0] + per_row * (top - y[0])
+        slope = torch.cat([slope, (-per_row / per_column)[None]])
+        first = torch.cat([first, (x[0] - at_start / per_column)[None]])
+        crossed = field.amin(0) < 0
+        side = torch.cat([side, torch.where(crossed, -torch.sign(per_column), torch.zeros_like(area))[None]])
+        exists &= field.amax(0) >= 0
     out, still = torch.full_like(first, float("inf")), torch.zeros_like(first)
-    depth_dx = ((z[1] - z[0]) * (y[2] - y[0]) - (z[2] - z[0]) * (y[1] - y[0])) / area
-    depth_dy = ((z[2] - z[0]) * (x[1] - x[0]) - (z[1] - z[0]) * (x[2] - x[0])) / area
-    per_face = torch.cat(
-        [
-            torch.where(side < 0, first, -out),
-            torch.where(side < 0, slope, still),
-            torch.where(side > 0, first, out),
-            torch.where(side > 0, slope, still),
-            torch.stack([z[0] + depth_dy * (top - y[0]) - depth_dx * x[0], depth_dy, depth_dx, top]),
-        ]
-    )
+    depth_dx, depth_dy = slopes(z)
+    depth = z[0] + depth_dy * (top - y[0]) - depth_dx * x[0]
+    bounds = [
+        torch.where(side < 0, first, -out),
+        torch.where(side < 0, slope, still),
+        torch.where(side > 0, first, out),
+        torch.where(side > 0, slope, still),
+    ]
+    edges = len(first)
 
     # Rows: every scan line of every triangle. Owners ascend, so these gathers are sequential.
-    rows = (bottom[face] - top + 1).long()
+    rows = torch.where(exists, bottom - top + 1, torch.zeros_like(top)).long()
     owner = torch.repeat_interleave(torch.arange(len(face), device=device), rows)
     down = (torch.arange(len(owner), device=device) - (rows.cumsum(0) - rows)[owner]).to(x.dtype)
-    row = per_face.index_select(1, owner)
-    left = torch.maximum(torch.maximum(row[0] + row[3] * down, row[1] + row[4] * down), row[2] + row[5] * down)
-    right = torch.minimum(torch.minimum(row[6] + row[9] * down, row[7] + row[10] * down), row[8] + row[11] * down)
+    row = torch.cat([*bounds, torch.stack([depth, depth_dy, depth_dx, top])]).index_select(1, owner)
+    left, right = row[0] + row[edges] * down, row[2 * edges] + row[3 * edges] * down
+    for k in range(1, edges):
+        left = torch.maximum(left, row[k] + row[edges + k] * down)
+        right = torch.minimum(right, row[2 * edges + k] + row[3 * edges + k] * down)
+    depth, depth_dy, depth_dx, top = row[4 * edges :]
     start = (left - _OVERLAP).ceil().clamp(0, width)
     length = ((right + _OVERLAP).floor().clamp(-1, width - 1) - start + 1).clamp(min=0).long()
 
     # Fragments: every sample of every span, depth linear along it.
     span = torch.repeat_interleave(torch.arange(len(length), device=device), length)
     before = length.cumsum(0) - length
-    first_sample = (row[15] + down).long() * width + start.long()
+    first_sample = (top + down).long() * width + start.long()
     numbers = torch.stack([first_sample - before, before, face[owner]]).index_select(1, span)
-    depths = torch.stack([row[12] + row[13] * down + row[14] * start, row[14]]).index_select(1, span)
+    depths = torch.stack([depth + depth_dy * down + depth_dx * start, depth_dx]).index_select(1, span)
     count = torch.arange(len(span), device=device)
-    sample, face_of = count + numbers[0], numbers[2]
     depth = depths[0] + depths[1] * (count - numbers[1])
-    if cut is not None:
-        crossed = (cut[faces] < 0).any(1)
-        mixed = crossed[face_of].nonzero()[:, 0]
-        if len(mixed):
-            weights = barycentric(screen, faces[face_of[mixed]], sample[mixed], width)
-            inside = (weights * cut[faces[face_of[mixed]]]).sum(1) >= 0
-            kept = torch.ones(len(sample), dtype=torch.bool, device=device)
-            kept[mixed] = inside
-            sample, depth, face_of = sample[kept], depth[kept], face_of[kept]
-    bits = depth.clamp(min=1e-3).float().view(torch.int32).long()
-    return Fragments(sample, (bits << 32) | face_of)
+    bits = depth.clamp(min=1e-3).view(torch.int32).long()
+    return Fragments(count + numbers[0], (bits << 32) | numbers[2])
 
 
 def nearest(found: Fragments, samples: int, *, behind: Tensor | None = None) -> Tensor:

@@ -210,19 +210,18 @@ def look(scene: Scene, view: View) -> Seen:
     screen = view.project(scene.positions)
     triangles = scene.opaque()
     found = raster.fragments(screen, triangles.faces, view.rows, view.columns, cull=~triangles.two_sided, cut=scene.cut)
-    nearest = keys = raster.nearest(found, view.sample_count)
-    hair = []
-    for _, s in scene.strands:
-        wide = view.samples if s.casts_shadow else 1
-        strand_key, count = strand_keys(view.project(s.knots), view.rows, view.columns, wide=wide)
-        hair.append((strand_key, count))
-        keys = torch.minimum(keys, strand_key)
+    keys = raster.nearest(found, view.sample_count)
     # The part of each sample, -1 for none.
     part = torch.full_like(keys, -1)
-    hit = ((keys == nearest) & (keys != raster.EMPTY)).nonzero()[:, 0]
+    hit = (keys != raster.EMPTY).nonzero()[:, 0]
     part[hit] = triangles.part[keys[hit] & raster.FACE_BITS]
-    for number, (strand_key, _) in enumerate(hair):
-        part[(keys == strand_key) & (strand_key != raster.EMPTY)] = scene.first_strand + number
+    points_per_strand = []
+    for number, (_, s) in enumerate(scene.strands):
+        wide = view.samples if s.casts_shadow else 1
+        strand_key, count = strand_keys(view.project(s.knots), view.rows, view.columns, wide=wide)
+        part.masked_fill_(strand_key < keys, scene.first_strand + number)
+        keys = torch.minimum(keys, strand_key)
+        points_per_strand.append(count)
     pixel, within, share = _one_point_each(view.by_pixel(part), raster.depth_image(view.by_pixel(keys), 0.0))
     sample = view.sample_of(pixel, within)
     part, chosen = part[sample], keys[sample]
@@ -230,7 +229,7 @@ def look(scene: Scene, view: View) -> Seen:
     on_mesh = (part < scene.first_strand).nonzero()[:, 0]
     visible = raster.unpack(sample[on_mesh], chosen[on_mesh], screen, triangles.faces, view.columns)
     channels[on_mesh] = scene.on_triangles(triangles, visible)
-    for number, (_, count) in enumerate(hair):
+    for number, count in enumerate(points_per_strand):
         own = (part == scene.first_strand + number).nonzero()[:, 0]
         channels[own] = scene.on_strands(number, chosen[own], count)
     return Seen(scene.points(pixel, part, share, channels), keys)
