@@ -1,4 +1,4 @@
-"""The mini transformer: its batches, its loss and the gaps it reports, continuation after a kill, and the assembled bundle."""
+"""The mini transformer: batches, loss, the gaps it reports, continuation after a kill, the assembled bundle."""
 
 import json
 import os
@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from core.backbones.bundles import load_bundle
+from core.backbones.protocol import Conditioning
+from core.backbones.qwen_image_21 import QwenImage21Backbone
 from core.flow import velocity_target
 from core.sampler import sample
 from tests.trainers.mini_shards import PICTURE, SIDE, write_shards
@@ -21,6 +24,7 @@ from trainers.mini.checkpoint import step_generator
 from trainers.mini.data import Pictures, shard_paths
 from trainers.mini.latents import load_latents, stack_texts
 from trainers.mini.models import (
+    Offset,
     TransformerSize,
     VaeSize,
     VlmSize,
@@ -29,11 +33,12 @@ from trainers.mini.models import (
     build_transformer,
     build_vae,
     build_vlm,
+    look_at_references,
 )
 from trainers.mini.transformer import Feeder, Stage, TransformerConfig, flow_loss, reference_gaps, train
 from trainers.mini.vae import sample_patches, start_from_pca
 
-SMALL = TransformerSize(hidden_size=64, layers=2)
+SMALL = TransformerSize(hidden_size=192, layers=3)
 STAGES = (
     Stage(name="portrait", steps=2, mix=("portrait-1",), batch=2, levels=2, copy_share=0.5, with_text=False),
     Stage(name="groups", steps=2, mix=("group-2", "child-2"), batch=2, levels=2),
@@ -218,6 +223,39 @@ def test_command_killed_and_resumed_equals_one_run(parts, tmp_path):
     first, second = (torch.load(tmp_path / name / "checkpoint.pt") for name in ("whole", "killed"))
     assert second["step"] == 4
     assert all(torch.allclose(first["model"][k], second["model"][k], atol=1e-6) for k in first["model"])
+
+
+def test_heads_that_look_at_references_find_the_counterpart_of_every_token():
+    """Oracle: the references' latents laid out by hand where the pictures' faces stand."""
+    found = {looks: _copied(looks) for looks in (True, False)}
+    assert min(found[True]) > 0.4
+    assert max(abs(value) for value in found[False]) < 0.2
+
+
+def _copied(looks: bool) -> list[float]:
+    """Correlation of what the second block writes with the references of the left and the right person."""
+    torch.manual_seed(0)
+    model = build_transformer(SMALL, 32)
+    offsets = [Offset(frames, -1, columns) for frames, columns in ((21, -3), (9, 3))]
+    written = model.transformer_blocks[1].attn.to_out[0].weight
+    if looks:
+        look_at_references(model, offsets)
+    slots = torch.tensor([False] * 5 + [True] * 9 + [False] * 6 + [True] * 9 + [False] * 3)
+    references = tuple(torch.randn(1, 64, 6, 6) for _ in range(2))
+    conditioning = Conditioning(
+        embeddings=torch.randn(1, len(slots), 32), picture_slots=slots, reference_latents=references
+    )
+    backbone = QwenImage21Backbone(SimpleNamespace(transformer=model), reference_side=96, text_first=False)
+    seen = {}
+    model.transformer_blocks[1].attn.register_forward_hook(lambda module, args, output: seen.update(output=output[0]))
+    with torch.no_grad():
+        backbone.velocity(backbone.prefill(conditioning), torch.randn(1, 64, 8, 12), torch.tensor([0.5]))
+    grid = (seen["output"] @ written[:, :64].detach()).T.reshape(64, 8, 12)
+    correlations = []
+    for reference, columns in zip(references, (slice(0, 6), slice(6, 12)), strict=True):
+        copied = grid[:, 0:6, columns]
+        correlations.append(float((copied * reference[0]).sum() / (copied.norm() * reference.norm())))
+    return correlations
 
 
 def test_stages_and_steps_out_of_range_are_refused():

@@ -49,7 +49,7 @@ def test_loss_is_the_mean_over_answer_tokens_alone(shards, processor):
 
 
 def test_training_learns_the_captions_and_the_writer_uses_them(shards, tmp_path):
-    config = VlmConfig(size=SMALL, steps=60, batch=8, learning_rate=3e-3, warmup=5, sample_every=60)
+    config = VlmConfig(size=SMALL, steps=60, batch=8, learning_rate=3e-3, warmup=5, sample_every=60, evaluated=1)
     folder = train(config, shards, tmp_path / "run", CPU)
     losses = [json.loads(line).get("loss") for line in (folder / "log.jsonl").read_text().splitlines()]
     losses = [loss for loss in losses if loss is not None]
@@ -67,7 +67,7 @@ def test_training_learns_the_captions_and_the_writer_uses_them(shards, tmp_path)
 
 
 def test_a_killed_run_continues_exactly(shards, tmp_path, monkeypatch):
-    config = VlmConfig(size=SMALL, steps=4, batch=2, sample_every=100, checkpoint_minutes=1e-9)
+    config = VlmConfig(size=SMALL, steps=4, batch=2, sample_every=100, evaluated=1, checkpoint_minutes=1e-9)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(config, shards, whole, CPU)
 

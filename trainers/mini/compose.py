@@ -1,10 +1,11 @@
 """Portraits and group pictures put together from cut-outs of single people.
 
-Rendering is the slow part, and a person cut out of the background can stand in many pictures: references are cut around the
-face exactly as the application cuts an uploaded portrait, group pictures place cut-outs in the same light before a painted
-place. Faces have about the same size in reference and picture, which is what a small model can learn to carry over.
+Rendering is the slow part, and a person cut out of the background can stand in many pictures: references are cut
+around the face exactly as the application cuts an uploaded portrait, group pictures place cut-outs in the same light
+before a painted place. Faces have about the same size in reference and picture, which is what a small model can
+learn to carry over.
 
-    python -m trainers.mini.compose --cutouts DIR --out DIR --groups 3000
+    python -m trainers.mini.compose --cutouts DIR --out DIR
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ CENTRES = {1: (96,), 2: (48, 144), 3: (32, 96, 160)}
 """Where faces stand across a picture: whole latent tokens away from the middle of a reference."""
 FACE_ROW = REFERENCE_SIDE / 2 + CROP_RISE * FACE
 """Height of the faces' centres, the same as in a reference."""
+CHILDREN = 0.3
+"""Share of pictures in which everybody is a child."""
 BACKGROUND_SIZE = (160, 320)
 """Rows and columns that places are painted at."""
 
@@ -82,6 +85,7 @@ def main() -> None:
     parser.add_argument("--cutouts", type=Path, required=True, help="folder written by trainers.mini.render")
     parser.add_argument("--out", type=Path, required=True, help="folder of shards; finished ones are kept")
     parser.add_argument("--per-person", type=int, default=6, help="pictures for each person of a shard")
+    parser.add_argument("--same", type=float, default=0.0, help="share of pictures that repeat the portraits' looks")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -92,11 +96,16 @@ def main() -> None:
         shard = arguments.out / f"{split}-{number:05d}"
         if not shard.with_suffix(".json").exists():
             count = arguments.per_person * len(np.unique(cutouts.people))
-            compose_shard(cutouts, count, np.random.default_rng([arguments.seed, number])).save(shard)
+            rng = np.random.default_rng([arguments.seed, number])
+            compose_shard(cutouts, count, rng, same=arguments.same).save(shard)
 
 
-def compose_shard(cutouts: Cutouts, count: int, rng: np.random.Generator) -> Shard:
-    """`count` pictures of the people of `cutouts`, a third of them as children, and a portrait of every cut-out."""
+def compose_shard(cutouts: Cutouts, count: int, rng: np.random.Generator, *, same: float = 0.0) -> Shard:
+    """`count` pictures of the people of `cutouts` and a portrait of every cut-out.
+
+    `same` is the share of pictures in which everybody looks exactly as in the portrait: the smallest change, which a
+    curriculum begins with.
+    """
     rows = np.arange(len(cutouts.people))
     backgrounds = Backgrounds(np.unique(cutouts.lights[rows]).tolist(), rng)
     portraits = np.stack([portrait(cutouts, row, backgrounds, rng) for row in rows])
@@ -105,7 +114,7 @@ def compose_shard(cutouts: Cutouts, count: int, rng: np.random.Generator) -> Sha
     index_of = {int(row): index for index, row in enumerate(rows)}
     pictures, examples = [], []
     while len(examples) < count:
-        made = _group(cutouts, rows, index_of, len(examples), backgrounds, rng)
+        made = _group(cutouts, rows, index_of, len(examples), backgrounds, rng, same=rng.random() < same)
         if made is not None:
             pictures.append(made[0])
             examples.append(made[1])
@@ -119,13 +128,13 @@ def compose_shard(cutouts: Cutouts, count: int, rng: np.random.Generator) -> Sha
 
 
 def portrait(cutouts: Cutouts, row: int, backgrounds: Backgrounds, rng: np.random.Generator) -> np.ndarray:
-    """(side, side, 3) uint8: the cut-out before a plain or painted background, cut as the application cuts portraits."""
+    """(side, side, 3) uint8: the cut-out before a painted place, cut as the application cuts portraits."""
     rgba, box = cutouts.rgba[row], cutouts.boxes[row]
     height, width = rgba.shape[:2]
     margin = int(np.ceil(max(box[2] - box[0], box[3] - box[1])))
-    canvas = backgrounds.draw(str(cutouts.lights[row]), height, width + 2 * margin, rng)[0]
-    paste(canvas, rgba, margin, 0)
-    return crop_face(canvas, box + np.array([margin, 0, margin, 0]), REFERENCE_SIDE)
+    canvas = backgrounds.draw(str(cutouts.lights[row]), height + margin, width + 2 * margin, rng)[0]
+    paste(canvas, rgba, margin, margin)
+    return crop_face(canvas, box + margin, REFERENCE_SIDE)
 
 
 class Backgrounds:
@@ -179,32 +188,36 @@ def _group(
     number: int,
     backgrounds: Backgrounds,
     rng: np.random.Generator,
+    *,
+    same: bool,
 ) -> tuple[np.ndarray, Example] | None:
     """One picture and its example; None where the drawn people have no cut-outs in a common light."""
     count = int(rng.choice([1, 2, 2, 2, 3]))
-    task = "child" if rng.random() < 0.3 else "group"
-    chosen = rng.choice(np.unique(cutouts.people[rows]), size=count, replace=False)
+    task = "child" if not same and rng.random() < CHILDREN else "group"
     light = str(rng.choice(np.unique(cutouts.lights[rows])))
-    shown, references = [], []
-    for person in chosen:
-        own = rows[cutouts.people[rows] == person]
-        is_child = np.array([cutouts.looks[row].age < 16 for row in own])
-        targets = own[(is_child == (task == "child")) & (cutouts.lights[own] == light)]
-        if not len(targets):
-            return None
-        target = int(rng.choice(targets))
-        others = own[~is_child & (own != target)] if task == "child" or rng.random() < 0.9 else own[own != target]
-        if not len(others):
-            return None
-        shown.append(target)
-        references.append(int(rng.choice(others)))
+    shows_child = np.array([cutouts.looks[row].age < 16 for row in rows])
+    targets = rows[(shows_child == (task == "child")) & (cutouts.lights[rows] == light)]
+    present = np.unique(cutouts.people[targets])
+    if len(present) < count:
+        return None
+    chosen = rng.choice(present, size=count, replace=False)
+    shown = [int(rng.choice(targets[cutouts.people[targets] == person])) for person in chosen]
+    references = (
+        shown
+        if same
+        else [
+            int(rng.choice(rows[(cutouts.people[rows] == person) & ~shows_child & (rows != target)]))
+            for person, target in zip(chosen, shown, strict=True)
+        ]
+    )
 
     picture, setting = backgrounds.draw(light, HEIGHT, WIDTH, rng)
     boxes: list[Box] = [(0.0, 0.0, 0.0, 0.0)] * count
     order = rng.permutation(count)
     for person in order:
-        size = FACE * rng.uniform(0.96, 1.04)
-        centre = (CENTRES[count][person] + rng.normal(0, 1.5), FACE_ROW + rng.normal(0, 1.5))
+        size = FACE * (1 if same else rng.uniform(0.96, 1.04))
+        jitter = np.zeros(2) if same else rng.normal(0, 1.5, 2)
+        centre = (CENTRES[count][person] + jitter[0], FACE_ROW + jitter[1])
         boxes[person] = place(picture, cutouts.rgba[shown[person]], cutouts.boxes[shown[person]], size, centre)
     record = SceneRecord(
         seed=int(rng.integers(1 << 30)),

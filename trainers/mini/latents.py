@@ -49,6 +49,9 @@ class LatentSet:
     faces: tuple[Tensor, ...]
     texts: tuple[Text, ...] | None
 
+    def has(self, task: str, people: int) -> bool:
+        return task in ("portrait", "row") or bool(self.rows(task, people))
+
     def rows(self, task: str, people: int) -> list[int]:
         return [row for row, e in enumerate(self.examples) if e.task == task and len(e.people) == people]
 

@@ -2,9 +2,9 @@
 
     python -m trainers.mini.measure --bundle assets/mini --pictures DIR --out measured.json [--pack DIR]
 
-All at fixed seeds, one candidate for each held-out example. The ceiling is the same measure on the true pictures; the gallery
-of the rank-1 test is one portrait of each of up to 100 people, the held-out ones first. `shared/real` packs may be given for
-a second opinion; a pack that is not there means no identity numbers, never made-up ones.
+All at fixed seeds, one candidate for each held-out example. The ceiling is the same measure on the true pictures;
+the gallery of the rank-1 test is one portrait of each of up to 100 people, the held-out ones first. Another pack
+may be given for a second opinion.
 """
 
 from __future__ import annotations

@@ -7,13 +7,14 @@ axes add up to the head size, and the VLM's rotary sections to half of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKLQwenImage21, QwenImage21Transformer2DModel
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from torch import nn
+from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -23,6 +24,8 @@ from trainers.mini.geometry import PATCH
 
 LATENT_CHANNELS = 64
 HEAD_SIZE = 64
+ROPE_AXES = (16, 24, 24)
+"""Rotary channels for frame, row and column."""
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -209,10 +212,19 @@ def build_transformer(size: TransformerSize, context_size: int) -> QwenImage21Tr
         num_attention_heads=size.hidden_size // HEAD_SIZE,
         context_in_dim=context_size,
         mlp_ratio=size.mlp_ratio,
-        axes_dims_rope=(16, 24, 24),
+        axes_dims_rope=ROPE_AXES,
     )
     _scale_weights(model, size)
     return model
+
+
+@dataclass(frozen=True)
+class Offset:
+    """Where a target token finds its counterpart: target minus reference on the frame, row and column axes."""
+
+    frames: int
+    rows: int
+    columns: int
 
 
 @torch.no_grad()
@@ -236,7 +248,7 @@ def _normal(layer: nn.Linear, gain: float = 1.0) -> None:
 
 
 def _scale_modulation(model: QwenImage21Transformer2DModel) -> None:
-    """Slow sinusoids of sigma first, gates of about tanh(1) that change with sigma, scales near zero."""
+    """Slow sinusoids of sigma first, scales near zero, gates near tanh(1) at every sigma."""
     time, linear, width = model.time_text_embed, model.modulation[1], model.inner_dim
     fast = 1000 * time.time_proj.freqs > 12
     time.timestep_embedder.linear_1.weight.mul_(torch.where(fast, 0.1, 1.0).repeat(2))
@@ -244,8 +256,68 @@ def _scale_modulation(model: QwenImage21Transformer2DModel) -> None:
     last = time.timestep_embedder.linear_2
     _normal(last)
     last.weight.div_(time(sigmas, sigmas).std())
-    linear.weight.normal_()
-    linear.weight.div_(model.modulation(time(sigmas, sigmas)).std())
-    for scales in (linear.weight[:width], linear.weight[2 * width : 3 * width]):
-        scales.mul_(0.1)
+    features = nn.functional.silu(time(sigmas, sigmas))
+    linear.weight.normal_(0.0, 0.1 * float(features.norm(dim=1).mean()) ** -1)
+    # no layer has a bias: the direction that gives 1 at every sigma, in the sense of least squares
+    steady = torch.linalg.lstsq(features, torch.ones(len(sigmas), 1), driver="gelsd").solution[:, 0]
+    for gates in (linear.weight[width : 2 * width], linear.weight[3 * width :]):
+        gates.add_(steady)
     model.norm_out.linear.weight.mul_(0.2)
+
+
+@torch.no_grad()
+def look_at_references(model: QwenImage21Transformer2DModel, offsets: Sequence[Offset]) -> None:
+    """Start heads of the second and later blocks looking at the counterpart of each target token, and copying it.
+
+    Nothing in this class has a bias, so at first no attention can depend on position alone, and a small model needs
+    thousands of steps to find out that references help. Here the first block's MLP makes a constant out of the
+    squares of its normalised input; queries and keys made of that constant peak, through the rotary embedding, at
+    the wanted offset; values carry the reference's latents into channels of their own. All of it stays trainable.
+    """
+    width, heads = model.inner_dim, model.inner_dim // HEAD_SIZE
+    channels = LATENT_CHANNELS
+    if width < 3 * channels:
+        raise ValueError(f"hidden_size is {width}; looking at references needs at least {3 * channels}")
+    if len(offsets) > heads * (len(model.transformer_blocks) - 1):
+        raise ValueError(f"{len(offsets)} offsets need more heads than blocks after the first have")
+    basis, _ = torch.linalg.qr(torch.randn(width, width))
+    own, copied, other = basis[:, :channels], basis[:, channels : 2 * channels], basis[:, 2 * channels : 3 * channels]
+    constant, other = other[:, -1], other[:, :-1]
+
+    model.img_in.weight.copy_(own)
+    mlp = model.transformer_blocks[0].img_mlp
+    half = mlp.proj.out_features // 2
+    mlp.gate_layer.weight[:half] = mlp.proj.weight[:half]
+    # sum over the half of g * silu(g), g of unit variance, is about 0.6 * half
+    mlp.out.weight[:, :half] = constant[:, None] * (channels**0.5 / (0.6 * half * _GATE))
+    for number, offset in enumerate(offsets):
+        attention = model.transformer_blocks[1 + number // heads].attn
+        rows = slice(HEAD_SIZE * (number % heads), HEAD_SIZE * (number % heads + 1))
+        query, key = _position_vectors(offset)
+        attention.to_q.weight[rows] = 0.1 * attention.to_q.weight[rows] + torch.outer(query, constant)
+        attention.to_k.weight[rows] = 0.1 * attention.to_k.weight[rows] + torch.outer(key, constant)
+        attention.norm_q.weight.fill_(_SHARPNESS)
+        attention.norm_k.weight.fill_(_SHARPNESS)
+        attention.to_v.weight[rows] = own.T
+        into = copied if number // heads == 0 else torch.cat([other, copied[:, :1] * 0], dim=1)
+        # normalised inputs are 1.2 times the latents where a constant of equal size stands beside them
+        attention.to_out[0].weight[:, rows] = into / (1.2 * _GATE)
+
+
+_GATE = math.tanh(1.0)
+_SHARPNESS = 1.7
+_FAST = ((0, 3, 1.0), (16, 2, 1.2), (40, 2, 1.2))
+"""Rotary pairs that tell positions apart, for frame, row and column: first channel, number of pairs, weight."""
+
+
+def _position_vectors(offset: Offset) -> tuple[Tensor, Tensor]:
+    """Query and key of a head (64,) whose product peaks where target minus reference position is `offset`."""
+    query, key = torch.zeros(HEAD_SIZE), torch.zeros(HEAD_SIZE)
+    distances, sizes = (offset.frames, offset.rows, offset.columns), ROPE_AXES
+    for (first, pairs, weight), distance, size in zip(_FAST, distances, sizes, strict=True):
+        for pair in range(pairs):
+            angle = -distance * 10000 ** (-2 * pair / size)
+            channel = first + 2 * pair
+            query[channel], query[channel + 1] = weight * math.cos(angle), weight * math.sin(angle)
+            key[channel] = weight
+    return query, key

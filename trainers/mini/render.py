@@ -2,8 +2,8 @@
 
     python -m trainers.mini.render --out DIR --people 400
 
-Finished shards are kept, so a killed job goes on where it was, and several jobs may share the work (`--part 1/2`, `--part
-2/2`). Needs the mesh of the rendered people (see trainers/people/mesh.py).
+Finished shards are kept, so a killed job goes on where it was, and several jobs may share the work (`--part 1/2`,
+`--part 2/2`). Needs the mesh of the rendered people (see trainers/people/mesh.py).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The transformer of the mini bundle: flow matching on references and pictures, by a curriculum.
 
-Stages: "portrait" (one reference, the same face again), "row" (two or three portraits of the referenced people side by
-side), "group" and "child" (rendered groups with prompts; adult references and the same people as children). Several noise
-levels share one prefix. Watch `gap_*` in the log: by how much references improve the clean estimate of face tokens over no
-references, at sigma .3, .5 and .8; identity is decided below .5, and the loss alone falls without it.
+Stages: "portrait" (one reference, the same face again), "row" (two or three portraits of the referenced people side
+by side), "group" and "child" (group pictures with prompts; adult references and the same people as children).
+Several noise levels share one prefix. Watch `gap_*` in the log: by how much references improve the clean estimate
+of face tokens over no references, at sigma .3, .5 and .8; identity is decided below .5, and the loss alone falls
+without it.
 
     python -m trainers.mini.transformer --pictures DIR --vae DIR --vlm DIR --out DIR [--config FILE]
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,10 +29,12 @@ from core.flow import add_noise, clean_estimate, euler_step, shift_sigmas, veloc
 from core.sampler import initial_noise
 from trainers.mini.assemble import build_backbone, build_pipeline, load_vlm
 from trainers.mini.checkpoint import MovingAverage, Run, learning_rate_factor, step_generator
+from trainers.mini.compose import CENTRES
 from trainers.mini.config import load_config
 from trainers.mini.data import save_grid, shard_paths
+from trainers.mini.geometry import HEIGHT, MAX_REFERENCES, PATCH, REFERENCE_SIDE, WIDTH
 from trainers.mini.latents import LatentSet, Text, load_latents, stack_texts, text_of
-from trainers.mini.models import TransformerSize, VlmSize, build_transformer, build_vlm
+from trainers.mini.models import Offset, TransformerSize, VlmSize, build_transformer, build_vlm, look_at_references
 
 GAP_SIGMAS = (0.3, 0.5, 0.8)
 
@@ -66,6 +69,8 @@ class TransformerConfig:
     size: TransformerSize = field(default_factory=TransformerSize)
     seed: int = 0
     learning_rate: float = 1e-3
+    query_key_rate: float = 0.2
+    """Share of the learning rate for queries and keys: where to look is slower to learn than what to make of it."""
     weight_decay: float = 0.01
     warmup: int = 40
     decay_share: float = 0.3
@@ -78,6 +83,8 @@ class TransformerConfig:
     prompt_dropout: float = 0.1
     reference_dropout: float = 0.1
     """Share of noise levels at which the target sees no references."""
+    look_at_references: bool = True
+    """Start some heads looking at the references, see `models.look_at_references`."""
     checkpoint_minutes: float = 3.0
     evaluate_every: int = 200
     evaluated: int = 16
@@ -126,10 +133,10 @@ def train(config: TransformerConfig, *, pictures: Path, vae: Path, vlm: Path, ou
     torch.manual_seed(config.seed)
     text_encoder, processor = _vlm(vlm, required=False)
     model = build_transformer(config.size, text_encoder.config.text_config.hidden_size).to(device)
+    if config.look_at_references:
+        look_at_references(model, counterparts(processor))
     average = MovingAverage(model, config.average_decay)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.97), weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.AdamW(_parameter_groups(model, config), betas=(0.9, 0.97), weight_decay=config.weight_decay)
     start, shards = 0, None
     if (state := run.load(device)) is not None:
         model.load_state_dict(state["model"])
@@ -158,7 +165,7 @@ def train(config: TransformerConfig, *, pictures: Path, vae: Path, vlm: Path, ou
             step, steps=config.steps, warmup=config.warmup, decay_share=config.decay_share
         )
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
 
         kind = stage.mix[int(torch.randint(len(stage.mix), (1,), generator=generator))]
         batch = feeder.draw(kind, stage.batch, generator).to(device)
@@ -184,9 +191,10 @@ def train(config: TransformerConfig, *, pictures: Path, vae: Path, vlm: Path, ou
         last_of_stage = step + 1 == first + stage.steps
         if last_of_stage or (step + 1) % config.evaluate_every == 0:
             averaged = build_backbone(_with_transformer(pipeline, average.model(model)))
-            examiner = Feeder(held_out, averaged, stage, config)
-            run.log(step + 1, **reference_gaps(averaged, examiner, stage, config))
-            draw_held_out(averaged, examiner, stage, out / f"held_out_{step + 1:06d}.png")
+            shown = replace(stage, mix=tuple(kind for kind in stage.mix if held_out.has(*_parse(kind))))
+            examiner = Feeder(held_out, averaged, shown, config)
+            run.log(step + 1, **reference_gaps(averaged, examiner, shown, config))
+            draw_held_out(averaged, examiner, shown, out / f"held_out_{step + 1:06d}.png")
         if last_of_stage or run.save_is_due():
             run.save(
                 {
@@ -209,8 +217,37 @@ def _vlm(folder: Path, *, required: bool):
     return build_vlm(processor.tokenizer, VlmSize()), processor
 
 
+def _parameter_groups(model: nn.Module, config: TransformerConfig) -> list[dict]:
+    slow = [p for name, p in model.named_parameters() if "to_q" in name or "to_k" in name]
+    slow_ids = {id(p) for p in slow}
+    rest = [p for p in model.parameters() if id(p) not in slow_ids]
+    return [
+        {"params": rest, "lr": config.learning_rate, "share": 1.0},
+        {"params": slow, "lr": config.learning_rate, "share": config.query_key_rate},
+    ]
+
+
 def _with_transformer(pipeline: QwenImage21Pipeline, transformer: nn.Module) -> QwenImage21Pipeline:
     return QwenImage21Pipeline(**{**pipeline.components, "transformer": transformer})
+
+
+def counterparts(processor: PictureQwen3VLProcessor) -> list[Offset]:
+    """From a face in a picture to the same face in its reference, for one to three people.
+
+    Frames between a reference and the target: the reference's own side in tokens, and the text behind it.
+    """
+    side = REFERENCE_SIDE // PATCH
+    tail, between = (
+        len(processor.tokenizer(text)["input_ids"])
+        for text in ("<|vision_end|><|im_end|>\n<|im_start|>assistant\n", "<|vision_end|> <image2><|vision_start|>")
+    )
+    frames = [side + tail + number * (side + between) for number in range(MAX_REFERENCES)]
+    down = (HEIGHT - REFERENCE_SIDE) // 2 // PATCH
+    return [
+        Offset(frames[count - 1 - person], -down, round((centre - WIDTH / 2) / PATCH))
+        for count in (2, 3, 1)
+        for person, centre in enumerate(CENTRES[count])
+    ]
 
 
 # --- batches
@@ -357,7 +394,7 @@ def reference_gaps(
     """
     results: dict[str, float] = {}
     device = backbone.device
-    for kind in stage.mix:
+    for kind in dict.fromkeys(stage.mix):
         batch = examiner.first(kind, config.evaluated).to(device)
         noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(11)).to(device)
         prefix = backbone.prefill(batch.conditioning)
@@ -390,7 +427,7 @@ def draw_held_out(
 ) -> None:
     """References, generated (fixed seeds), true: two rows of six for every kind of the stage."""
     rows = []
-    for kind in stage.mix:
+    for kind in dict.fromkeys(stage.mix):
         batch = examiner.first(kind, 6).to(backbone.device)
         prefix = backbone.prefill(batch.conditioning)
         count, shape = len(batch.target), batch.target.shape[1:]

@@ -66,20 +66,19 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="folder written by trainers.mini.data")
     parser.add_argument("--out", type=Path, required=True, help="run folder; continued if it holds a checkpoint")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs" / "vae.toml")
+    parser.add_argument("--start", type=Path, help="VAE to go on from; its encoder, and so all latents, stay the same")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    train(
-        load_config(arguments.config, VaeConfig),
-        arguments.pictures,
-        arguments.out,
-        torch.device(arguments.device),
-    )
+    config = load_config(arguments.config, VaeConfig)
+    train(config, arguments.pictures, arguments.out, torch.device(arguments.device), arguments.start)
 
 
-def train(config: VaeConfig, pictures_folder: Path, out: Path, device: torch.device) -> Path:
-    """Train to `config.steps`; returns the folder of the finished VAE."""
+def train(
+    config: VaeConfig, pictures_folder: Path, out: Path, device: torch.device, start_vae: Path | None = None
+) -> Path:
+    """Train to `config.steps`; returns the folder of the finished VAE. `start_vae` replaces the PCA start."""
     run = Run(out, config, checkpoint_minutes=config.checkpoint_minutes)
     pictures = Pictures.load(pictures_folder, "train")
     held_out = Pictures.load(pictures_folder, "held_out")
@@ -88,7 +87,10 @@ def train(config: VaeConfig, pictures_folder: Path, out: Path, device: torch.dev
     state = run.load(device)
     torch.manual_seed(config.seed)
     vae = build_vae(config.size)
-    if state is None:
+    if state is None and start_vae is not None:
+        vae = AutoencoderKLQwenImage21.from_pretrained(start_vae)
+        vae.save_pretrained(out / "pca")
+    elif state is None:
         patches = sample_patches(pictures, config.face_weight, step_generator(config.seed, -1))
         _normalise_latents(vae, start_from_pca(vae, patches), config.std_power)
         vae.save_pretrained(out / "pca")
