@@ -86,9 +86,7 @@ def _people(prompt: str, sentences: list[_Sentence], words: _Lexicon, people: in
             of_everyone = words.everyone.search(prompt[max(sentence.start, start - 12) : start])
             bound = any(_is_bound(sentence, start, end, mention, words) for mention in sentence.mentions)
             if not bound and not of_everyone:
-                reason = (
-                    f"“{person.group()}” is not bound to an image; write “{person.group()} from image 1”."
-                )
+                reason = f"“{person.group()}” is not bound to an image; write “{person.group()} from image 1”."
                 yield Ambiguity(AmbiguityKind.UNBOUND_PERSON, start, end, reason)
     for image in sorted(set(range(1, people + 1)) - named):
         reason = f"Nobody is said to be from image {image}."
@@ -162,9 +160,7 @@ def _clothing(prompt: str, sentences: list[_Sentence], words: _Lexicon, people: 
 
 def _light(prompt: str, words: _Lexicon) -> Iterator[Ambiguity]:
     if not words.light.search(prompt):
-        yield Ambiguity(
-            AmbiguityKind.MISSING_LIGHT, len(prompt), len(prompt), "Nothing is said about the light."
-        )
+        yield Ambiguity(AmbiguityKind.MISSING_LIGHT, len(prompt), len(prompt), "Nothing is said about the light.")
     for axis, sets in words.light_axes:
         hits = sorted(
             (found.start(), found.end(), index)
@@ -210,9 +206,7 @@ class _Lexicon:
     def images_of(self, mention: str, people: int) -> frozenset[int]:
         """ "images 1 and 3" -> {1, 3}; "both images" -> everybody."""
         numbers = [int(digits) for digits in re.findall(r"\d+", mention)]
-        numbers += [
-            self.number_words[w] for w in re.findall(r"[a-z]+", mention.lower()) if w in self.number_words
-        ]
+        numbers += [self.number_words[w] for w in re.findall(r"[a-z]+", mention.lower()) if w in self.number_words]
         if not numbers and re.match(r"(both|all)\b", mention, re.IGNORECASE):
             return frozenset(range(1, people + 1))
         return frozenset(numbers)
@@ -237,8 +231,7 @@ def _lexicon() -> _Lexicon:
         plural_pronouns=frozenset(data["pronouns"]["plural"]),
         light=_any_word(data["light"]["words"]),
         light_axes=tuple(
-            (axis["name"], tuple(_any_word(words) for words in axis["sets"]))
-            for axis in data["light"]["axes"]
+            (axis["name"], tuple(_any_word(words) for words in axis["sets"])) for axis in data["light"]["axes"]
         ),
         clothing=_any_word(data["clothing"]["words"], plural=True),
         attributes=_any_word([*data["attributes"]["words"], *data["clothing"]["words"]]),

@@ -47,9 +47,7 @@ def refuse_unsafe(prompt: str, *, children: bool) -> None:
     readings = [*text.readings()]
     allowed = [span for span, _ in _find(rules.allowed, readings[:1])]
     strict = (
-        children
-        or any(True for _ in _outside(_find(rules.minors, readings), allowed))
-        or _names_minor_age(text, rules)
+        children or any(True for _ in _outside(_find(rules.minors, readings), allowed)) or _names_minor_age(text, rules)
     )
     for category, children_only, terms in rules.refusals:
         if children_only and not strict:
