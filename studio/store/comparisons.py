@@ -88,18 +88,21 @@ class Comparisons:
         Candidates of an A/B run meet their counterpart with the same seed (kind `ab`); all others are paired with their
         neighbour of the same generation.
         """
-        with self._database.write() as session:
-            self._database.serialise(session, "prepare")
+        with self._database.read() as session:
             pairs = [
                 *_uncompared(session, ComparisonKind.AB, author_id, limit),
                 *_uncompared(session, ComparisonKind.GENERATION, author_id, limit),
             ][:limit]
-            made = []
-            for kind, left, right in pairs:
-                order = [left, right]
+        made = []
+        with self._database.write() as session:
+            self._database.serialise(session, "prepare")
+            for kind, *order in pairs:
+                # Somebody may have prepared the same pair since it was looked for.
+                if session.scalar(select(_shown_together(*order))):
+                    continue
                 self._rng.shuffle(order)
                 made.append(add_comparison(session, order, kind, blind=True).id)
-            return made
+        return made
 
     def get(self, comparison_id: str) -> Comparison:
         """A comparison with its candidates and their generations (as `generations.get` gives them)."""
@@ -203,7 +206,7 @@ class Picks:
         if until is not None:
             query = query.where(Pick.created_at <= until)
         if bundle is not None:
-            query = query.where(_shows_bundle(bundle))
+            query = query.where(Pick.bundle == bundle)
         return self._page(query, after, limit)
 
     def standing(self, *, after: str | None = None, limit: int = 500) -> list[Pick]:
@@ -220,11 +223,11 @@ class Picks:
 
     def count(self, *, since: datetime | None = None, bundle: str | None = None) -> int:
         """How many picks count, all or since a moment (such as the snapshot of the last round)."""
-        query = select(func.count(Pick.id)).where(Pick.standing == Standing.COUNTED)
+        query = select(func.count()).where(Pick.standing == Standing.COUNTED)
         if since is not None:
             query = query.where(Pick.created_at > since)
         if bundle is not None:
-            query = query.where(_shows_bundle(bundle))
+            query = query.where(Pick.bundle == bundle)
         with self._database.read() as session:
             return session.scalar(query) or 0
 
@@ -331,6 +334,9 @@ def save_pick(
     places = places_of(outcome, shown, new.ranking)
     best = [candidate_id for candidate_id in shown if places[candidate_id] == 0]
     winner = best[0] if len(best) == 1 else None
+    bundles = set(
+        session.scalars(select(Generation.bundle).join(Generation.candidates).where(Candidate.id.in_(shown)).distinct())
+    )
     pick = Pick(
         id=pick_id or new_id(),
         request_id=new.request_id,
@@ -345,6 +351,7 @@ def save_pick(
         winner_position=shown.index(winner) if winner is not None and known_order else None,
         choice=_choice(outcome, winner, own_order),
         size=len(shown),
+        bundle=next(iter(bundles)) if len(bundles) == 1 else "",
         reasons=list(dict.fromkeys(new.reasons)),
         note=new.note,
         latency_ms=new.latency_ms,
@@ -453,19 +460,12 @@ def _uncompared(
     """Pairs of candidates of finished studio generations that no comparison shows together."""
     first, second = aliased(Candidate), aliased(Candidate)
     made_first, made_second = aliased(Generation), aliased(Generation)
-    shown_first, shown_second = aliased(ComparisonCandidate), aliased(ComparisonCandidate)
     if kind is ComparisonKind.AB:
         made_together = (made_first.ab_group == made_second.ab_group) & (made_first.ab_side < made_second.ab_side)
         counterparts = first.seed == second.seed
     else:
         made_together = (made_first.id == made_second.id) & made_first.ab_group.is_(None)
         counterparts = first.position + 1 == second.position
-    together = exists(
-        select(1)
-        .select_from(shown_first)
-        .join(shown_second, shown_first.comparison_id == shown_second.comparison_id)
-        .where(shown_first.candidate_id == first.id, shown_second.candidate_id == second.id)
-    )
     query = (
         select(first.id, second.id)
         .select_from(made_first)
@@ -479,9 +479,9 @@ def _uncompared(
             made_second.state == GenerationState.DONE,
             first.deleted_at.is_(None),
             second.deleted_at.is_(None),
-            ~together,
+            ~_shown_together(first.id, second.id),
         )
-        .order_by(first.id.desc())
+        .order_by(made_first.created_at.desc())
         .limit(limit)
     )
     if author_id is not None:
@@ -489,11 +489,11 @@ def _uncompared(
     return [(kind, left, right) for left, right in session.execute(query)]
 
 
-def _shows_bundle(bundle: str) -> ColumnElement[bool]:
+def _shown_together(first: ColumnElement[str] | str, second: ColumnElement[str] | str) -> ColumnElement[bool]:
+    one, other = aliased(ComparisonCandidate), aliased(ComparisonCandidate)
     return exists(
         select(1)
-        .select_from(ComparisonCandidate)
-        .join(Candidate, Candidate.id == ComparisonCandidate.candidate_id)
-        .join(Generation, Generation.id == Candidate.generation_id)
-        .where(ComparisonCandidate.comparison_id == Pick.comparison_id, Generation.bundle == bundle)
+        .select_from(one)
+        .join(other, one.comparison_id == other.comparison_id)
+        .where(one.candidate_id == first, other.candidate_id == second)
     )

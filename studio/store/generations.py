@@ -60,6 +60,8 @@ class NewGeneration:
     """One `new_id()` for the generations of an A/B run."""
     ab_side: str | None = None
     purpose: Purpose | str = Purpose.STUDIO
+    round_id: str | None = None
+    """The training round that the pictures are made for."""
     author_id: str | None = None
 
 
@@ -177,6 +179,7 @@ class Generations:
                 options=dict(new.options),
                 ab_group=new.ab_group,
                 ab_side=new.ab_side,
+                round_id=new.round_id,
                 author_id=new.author_id,
             )
             session.add(generation)
@@ -279,6 +282,12 @@ class Generations:
             query = query.where(Generation.author_id == author_id)
         with self._database.read() as session:
             return list(session.scalars(query.order_by(Generation.id.desc()).limit(limit)))
+
+    def of_round(self, round_id: str) -> list[Generation]:
+        """The generations made for a training round, oldest first, each as `get` gives it."""
+        query = select(Generation).options(*everything()).where(Generation.round_id == round_id)
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(Generation.id)))
 
     def candidate(self, candidate_id: str) -> Candidate:
         """A candidate with its generation (as `get` gives it)."""
@@ -449,9 +458,8 @@ def _filtered(query: Select[Any], wanted: GalleryFilter) -> Select[Any]:
     if wanted.until is not None:
         query = query.where(Candidate.created_at < wanted.until)
     if wanted.words.strip():
-        query = query.join(Generation.prompt)
-        for word in wanted.words.split():
-            query = query.where(func.lower(Prompt.text).contains(word.lower(), autoescape=True))
+        said = [func.lower(Prompt.text).contains(word.lower(), autoescape=True) for word in wanted.words.split()]
+        query = query.where(Generation.prompt_id.in_(select(Prompt.id).where(*said)))
     if wanted.person_id is not None:
         shown = (
             select(GenerationPortrait.generation_id)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, select, union_all
+from sqlalchemy import BigInteger, ColumnElement, and_, case, func, literal, select, union_all
 from sqlalchemy.orm import aliased
 
 from studio.store.agreement import Share, krippendorff_alpha, wilson_share
 from studio.store.engine import Database
+from studio.store.generations import SCHEDULE_MODES
 from studio.store.models import (
     Annotator,
     Candidate,
@@ -22,6 +22,8 @@ from studio.store.models import (
     Standing,
 )
 
+BASE = 512
+"""More people than this never judge the same comparison; six digits of it fit into 64 bits."""
 CATEGORIES = ("0", "1", "2", "3", Outcome.TIE.value, Outcome.BOTH_BAD.value)
 """Values of `Pick.choice`."""
 
@@ -132,14 +134,14 @@ class Insights:
 
     def win_rates_by_mode(self) -> list[WinRate]:
         """By schedule mode: off, constant, anneal, gate."""
-        return _win_rates(
-            (left.partition("-")[0], right.partition("-")[0], score, count)
-            for left, right, score, count in self._schedule_pairs()
-        )
+        # Three letters tell the modes apart, and every database can cut them off.
+        left, right = (func.substr(column, 1, 3) for column in (PickPair.left_schedule, PickPair.right_schedule))
+        modes = {mode[:3]: mode for mode in SCHEDULE_MODES}
+        return [replace(rate, label=modes[rate.label]) for rate in self._win_rates(left, right)]
 
     def win_rates_by_schedule(self) -> list[WinRate]:
         """By exact schedule, such as `gate-0.3-0.6`."""
-        return _win_rates(self._schedule_pairs())
+        return self._win_rates(PickPair.left_schedule, PickPair.right_schedule)
 
     def gate_windows(self) -> list[GateCell]:
         """Win rate of each gate window that met another schedule, for a heat map."""
@@ -159,11 +161,7 @@ class Insights:
 
     def win_rates_by_adapter(self) -> list[WinRate]:
         """By adapter id; the base model has the label `base`."""
-        left, right = (
-            func.coalesce(column, literal("base")) for column in (PickPair.left_adapter_id, PickPair.right_adapter_id)
-        )
-        differ = PickPair.left_adapter_id.is_distinct_from(PickPair.right_adapter_id)
-        return _win_rates(self._pairs(left, right, differ))
+        return self._win_rates(PickPair.left_adapter_id, PickPair.right_adapter_id)
 
     def adapter_against(self, adapter_id: str, other_id: str | None) -> Share:
         """How often an adapter was preferred to another one, or to the base model (None), in blind pairs."""
@@ -197,17 +195,17 @@ class Insights:
 
     def agreement(self, session_id: str | None = None) -> Agreement:
         """Agreement between annotators, in one session or in all; repeats, gold and superseded picks are left out."""
-        tallies = [
-            func.sum(case((Pick.choice == category, 1), else_=0)).label(f"n{index}")
-            for index, category in enumerate(CATEGORIES)
-        ]
-        per_comparison = select(*tallies).where(Pick.standing == Standing.COUNTED)
+        # One number for each comparison: the count of every category is a digit of it. Comparisons that look alike are
+        # then counted together, and one sum for each row is three times as fast as six.
+        digits = {category: literal(BASE**place, BigInteger) for place, category in enumerate(CATEGORIES)}
+        per_comparison = select(func.sum(case(digits, value=Pick.choice)).label("pattern"))
+        per_comparison = per_comparison.where(Pick.standing == Standing.COUNTED)
         if session_id is not None:
             per_comparison = per_comparison.where(Pick.session_id == session_id)
         units = per_comparison.group_by(Pick.comparison_id).having(func.count() > 1).subquery()
-        query = select(*units.c, func.count()).group_by(*units.c)
+        query = select(units.c.pattern, func.count()).group_by(units.c.pattern)
         with self._database.read() as session:
-            patterns = [(tuple(row[:-1]), row[-1]) for row in session.execute(query)]
+            patterns = [(_digits(int(pattern)), count) for pattern, count in session.execute(query)]
         return Agreement(
             alpha=krippendorff_alpha(patterns),
             comparisons=sum(count for _, count in patterns),
@@ -283,34 +281,27 @@ class Insights:
             key=lambda quality: -quality.picks,
         )
 
-    def _schedule_pairs(self) -> list[tuple[str, str, float, int]]:
-        differ = PickPair.left_schedule != PickPair.right_schedule
-        return self._pairs(PickPair.left_schedule, PickPair.right_schedule, differ)
+    def _win_rates(self, left: ColumnElement[str], right: ColumnElement[str]) -> list[WinRate]:
+        """A win rate for each label over the blind pairs whose labels differ; equal labels say nothing.
 
-    def _pairs(
-        self, left: ColumnElement[str], right: ColumnElement[str], differ: ColumnElement[bool]
-    ) -> list[tuple[str, str, float, int]]:
-        query = (
-            select(left, right, PickPair.left_score, func.count())
-            .where(PickPair.blind.is_(True), differ)
-            .group_by(left, right, PickPair.left_score)
-        )
+        No label at all is the base model's.
+        """
+        sides = [
+            select(label.label("label"), func.sum(score).label("hits"), func.count().label("total"))
+            .where(PickPair.blind.is_(True), left.is_distinct_from(right))
+            .group_by(label)
+            for label, score in ((left, PickPair.left_score), (right, 1 - PickPair.left_score))
+        ]
+        both = union_all(*sides).subquery()
+        query = select(both.c.label, func.sum(both.c.hits), func.sum(both.c.total)).group_by(both.c.label)
         with self._database.read() as session:
-            return list(session.execute(query).all())
+            rows = session.execute(query).all()
+        rates = [WinRate(label=label or "base", share=wilson_share(hits, int(total))) for label, hits, total in rows]
+        return sorted(rates, key=lambda rate: rate.label)
 
 
-def _win_rates(pairs: Iterable[tuple[str, str, float, int]]) -> list[WinRate]:
-    """(left label, right label, left's score, how many) -> a win rate for each label; equal labels say nothing."""
-    hits: dict[str, float] = defaultdict(float)
-    totals: dict[str, int] = defaultdict(int)
-    for left, right, score, count in pairs:
-        if left == right:
-            continue
-        hits[left] += score * count
-        hits[right] += (1 - score) * count
-        totals[left] += count
-        totals[right] += count
-    return [WinRate(label=label, share=wilson_share(hits[label], totals[label])) for label in sorted(totals)]
+def _digits(pattern: int) -> tuple[int, ...]:
+    return tuple(pattern // BASE**place % BASE for place in range(len(CATEGORIES)))
 
 
 def _as_date(value: date | str) -> date:

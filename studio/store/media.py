@@ -44,8 +44,6 @@ class MediaStore:
         self._database = database
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        # Held while a file and its row appear or disappear together, so that nobody adds what another is removing.
-        self._lock = FileLock(folder / ".lock", thread_local=False)
 
     def add(self, content: bytes, suffix: str) -> str:
         """Store `content` and return its SHA-256. The same content twice is one file.
@@ -71,7 +69,7 @@ class MediaStore:
             sha256, size = _write_durably(stream, temporary)
             if expected is not None and sha256 != expected:
                 raise StoreError(f"The content of {expected}{suffix} has the hash {sha256}: it is damaged.")
-            with self._lock:
+            with self._lock():
                 self._adopt(temporary, sha256, size, suffix)
         finally:
             temporary.unlink(missing_ok=True)
@@ -125,7 +123,7 @@ class MediaStore:
 
     def unlink(self, paths: Iterable[Path]) -> None:
         """Delete files whose rows are gone, unless somebody stored the same content again in the meantime."""
-        with self._lock, self._database.read() as session:
+        with self._lock(), self._database.read() as session:
             for path in paths:
                 if session.get(Media, path.stem) is None:
                     path.unlink(missing_ok=True)
@@ -148,6 +146,13 @@ class MediaStore:
         ]
         self.unlink(strays)
         return len(strays)
+
+    def _lock(self) -> FileLock:
+        """Held while a file and its row appear or disappear together, so that nobody adds what another is removing.
+
+        A lock object may be entered again by whoever shares it; a new one for each use keeps threads apart as well.
+        """
+        return FileLock(self.folder / ".lock")
 
     def _path(self, sha256: str, suffix: str) -> Path:
         return self.folder / sha256[:2] / f"{sha256}{suffix}"

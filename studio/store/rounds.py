@@ -104,13 +104,16 @@ class Rounds:
             return row
 
     def new_picks(self, bundle: str) -> int:
-        """How many counted picks no round has looked at; rounds that failed or were cancelled do not count."""
+        """How many counted picks on the bundle's pictures no round has looked at.
+
+        Rounds that failed or were cancelled do not count.
+        """
         looked = select(func.max(Round.snapshot_at)).where(
             Round.bundle == bundle, Round.state.not_in((RoundState.FAILED, RoundState.CANCELLED))
         )
         with self._database.read() as session:
             since = session.scalar(looked)
-            query = select(func.count(Pick.id)).where(Pick.standing == Standing.COUNTED)
+            query = select(func.count()).where(Pick.standing == Standing.COUNTED, Pick.bundle == bundle)
             return session.scalar(query if since is None else query.where(Pick.created_at > since)) or 0
 
     # Working on rounds

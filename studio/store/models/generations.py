@@ -100,6 +100,8 @@ class Generation(Base):
     ab_group: Mapped[str | None] = mapped_column(String(32))
     """The same for generations that share their seeds and are compared side by side."""
     ab_side: Mapped[str | None] = mapped_column(String(8))
+    round_id: Mapped[str | None] = refers_to("rounds.id", index=True)
+    """The training round that the pictures were made for, as evaluation or as pairs."""
     author_id: Mapped[str | None] = refers_to("annotators.id", index=True)
     state: Mapped[GenerationState] = mapped_column(enum_column(GenerationState), default=GenerationState.QUEUED)
     message: Mapped[str] = mapped_column(default="")

@@ -161,10 +161,11 @@ class Pick(Base):
 
     __tablename__ = "picks"
     __table_args__ = (
-        Index("ix_picks_agreement", "standing", "comparison_id", "choice"),
-        Index("ix_picks_time", "standing", "created_at"),
+        Index("ix_picks_agreement", "standing", "comparison_id", "choice", "session_id"),
+        Index("ix_picks_time", "standing", "bundle", "created_at"),
         Index("ix_picks_position", "standing", "size", "winner_position"),
-        Index("ix_picks_annotator", "annotator_id", "standing", "id"),
+        Index("ix_picks_annotator", "annotator_id", "id", "standing"),
+        Index("ix_picks_progress", "session_id", "annotator_id", "standing"),
         Index(
             "uq_picks_counted",
             "comparison_id",
@@ -180,7 +181,7 @@ class Pick(Base):
     """Made by the client: the same request sent twice is one pick."""
     comparison_id: Mapped[str] = owned_by("comparisons.id", index=True)
     annotator_id: Mapped[str] = refers_to("annotators.id")
-    session_id: Mapped[str | None] = refers_to("sessions.id", index=True)
+    session_id: Mapped[str | None] = refers_to("sessions.id")
     lease_id: Mapped[str | None] = mapped_column(String(32), ForeignKey("leases.id", ondelete="SET NULL"), index=True)
     outcome: Mapped[Outcome] = mapped_column(enum_column(Outcome))
     shown: Mapped[list[Any]] = mapped_column(JSON)
@@ -194,6 +195,8 @@ class Pick(Base):
     """The winner's position in the comparison's own order, or `tie`, or `both_bad`: the same for everybody."""
     size: Mapped[int]
     """How many candidates were shown."""
+    bundle: Mapped[str] = mapped_column(String(200))
+    """The bundle that made all candidates shown; empty where they come from different ones."""
     reasons: Mapped[list[Any]] = mapped_column(JSON, default=list)
     note: Mapped[str] = mapped_column(default="")
     latency_ms: Mapped[int | None]

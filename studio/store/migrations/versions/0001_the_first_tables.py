@@ -333,6 +333,7 @@ def upgrade() -> None:
         sa.Column("options", sa.JSON(), nullable=False),
         sa.Column("ab_group", sa.String(length=32), nullable=True),
         sa.Column("ab_side", sa.String(length=8), nullable=True),
+        sa.Column("round_id", sa.String(length=32), nullable=True),
         sa.Column("author_id", sa.String(length=32), nullable=True),
         sa.Column(
             "state",
@@ -358,6 +359,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["adapter_id"], ["adapters.id"], name=op.f("fk_generations_adapter_id")),
         sa.ForeignKeyConstraint(["author_id"], ["annotators.id"], name=op.f("fk_generations_author_id")),
         sa.ForeignKeyConstraint(["prompt_id"], ["prompts.id"], name=op.f("fk_generations_prompt_id")),
+        sa.ForeignKeyConstraint(["round_id"], ["rounds.id"], name=op.f("fk_generations_round_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_generations")),
     )
     with op.batch_alter_table("generations", schema=None) as batch_op:
@@ -365,6 +367,7 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_generations_adapter_id"), ["adapter_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_generations_author_id"), ["author_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_generations_prompt_id"), ["prompt_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_generations_round_id"), ["round_id"], unique=False)
         batch_op.create_index("ix_generations_state", ["state", "created_at"], unique=False)
 
     op.create_table(
@@ -561,6 +564,7 @@ def upgrade() -> None:
         sa.Column("winner_position", sa.Integer(), nullable=True),
         sa.Column("choice", sa.String(length=16), nullable=False),
         sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("bundle", sa.String(length=200), nullable=False),
         sa.Column("reasons", sa.JSON(), nullable=False),
         sa.Column("note", sa.String(), nullable=False),
         sa.Column("latency_ms", sa.Integer(), nullable=True),
@@ -592,13 +596,13 @@ def upgrade() -> None:
         sa.UniqueConstraint("request_id", name=op.f("uq_picks_request_id")),
     )
     with op.batch_alter_table("picks", schema=None) as batch_op:
-        batch_op.create_index("ix_picks_agreement", ["standing", "comparison_id", "choice"], unique=False)
-        batch_op.create_index("ix_picks_annotator", ["annotator_id", "standing", "id"], unique=False)
+        batch_op.create_index("ix_picks_agreement", ["standing", "comparison_id", "choice", "session_id"], unique=False)
+        batch_op.create_index("ix_picks_annotator", ["annotator_id", "id", "standing"], unique=False)
         batch_op.create_index(batch_op.f("ix_picks_comparison_id"), ["comparison_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_picks_lease_id"), ["lease_id"], unique=False)
         batch_op.create_index("ix_picks_position", ["standing", "size", "winner_position"], unique=False)
-        batch_op.create_index(batch_op.f("ix_picks_session_id"), ["session_id"], unique=False)
-        batch_op.create_index("ix_picks_time", ["standing", "created_at"], unique=False)
+        batch_op.create_index("ix_picks_progress", ["session_id", "annotator_id", "standing"], unique=False)
+        batch_op.create_index("ix_picks_time", ["standing", "bundle", "created_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_picks_winner_id"), ["winner_id"], unique=False)
         batch_op.create_index(
             "uq_picks_counted",
