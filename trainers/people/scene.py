@@ -25,7 +25,7 @@ from trainers.people.places import Setting, choose_setting
 HELD_OUT_IDENTITIES = 2**31
 """Identity seeds from here on are for measuring and are never trained on."""
 
-ASPECTS = (1.0, 1.25, 1.5)
+ASPECTS = (1.0, 1.25, 1.5, 1.75)
 """Width / height of pictures: square, and wider ones for more people."""
 SMALLEST_FACE = 60 / 256
 """The least width of a face in a group, in picture heights."""
@@ -127,10 +127,12 @@ _BUILDS = {
         (7.6, 8.8, 11.0, 12.8, 15.0, 17.0, 17.7, 17.2),
     ),
 }
-_CLOSER = ((1.0, 1.0), (0.97, 0.7), (0.93, 0.6), (0.90, 0.5), (0.86, 0.4))
+_CLOSER = ((1.0, 1.0), (0.98, 0.7), (0.96, 0.6), (0.94, 0.5), (0.92, 0.4))
 """Steps by which distances across and up shrink where the faces of a group are too small."""
 _GROUP_DEPTH, _FACE_DEPTH = 0.6, 0.8
 """z of the plane that groups are framed in, and of a face before its neck, dm."""
+_CHILD_STATURE = 14.5
+"""Whoever is shorter (dm) stands in front."""
 _DETECTED = 0.9
 """Width of a face as detectors box it against its widest."""
 _HATS = {"snow": ("beanie", 0.45), "beach": ("sun hat", 0.2), "park": ("cap", 0.1), "street": ("cap", 0.08)}
@@ -311,17 +313,15 @@ def _pose_group(
 ) -> list[Appearance]:
     """Positions with overlapping shoulders, heights by age, heads inclined to each other."""
     count = len(looks)
-    # Every other person stands a step further in front, or arms and shoulders would run into each other. The short ones
-    # and those with less hair do, because they hide less of their neighbours.
     hair = [_hair_width(look) for look in looks]
-    hiding = [0.25 * build.stature + width for build, width in zip(builds, hair, strict=True)]
-    first_in_front = int(np.mean(hiding[::2]) > np.mean(hiding[1::2])) if count > 1 else 1
-    front = [k % 2 == first_in_front for k in range(count)]
+    front = _front_row(builds, hair)
     closeness = {"apart": 0.62, "together": 0.54, "heads": 0.50, "looking": 0.58}[interaction]
     crowd = 1.0 - 0.08 * (count - 2)
     x = [0.0]
     for k, (left, right) in enumerate(pairwise(builds)):
-        heads = (left.face + right.face) * 1.06 + (hair[k] if front[k] else hair[k + 1])
+        heads = (left.face + right.face) * 1.06 + max(
+            hair[j] for j in (k, k + 1) if front[j] or front[k] == front[k + 1]
+        )
         x.append(x[-1] + max(heads, closeness * crowd * (left.shoulder + right.shoulder)))
     middle = (x[0] + x[-1]) / 2
     tallest = max(b.stature for b in builds)
@@ -330,7 +330,7 @@ def _pose_group(
         # A photographer brings children's faces up to the others': only part of the difference in height is left.
         drop = tallest - build.stature
         y = -(min(drop, 1.2) * 0.75 + max(0.0, drop - 1.2) * 0.22) + rng.normal(0, 0.10)
-        child = build.stature < 14.5
+        child = build.stature < _CHILD_STATURE
         z = 1.25 * front[k] + 0.45 * child
         side = float(np.clip((x[k] - middle) / 2.2, -1, 1))
         if interaction == "looking":
@@ -353,6 +353,16 @@ def _pose_group(
             )
         )
     return posed
+
+
+def _front_row(builds: list[Build], hair: list[float]) -> list[bool]:
+    """Who stands a step in front: neighbours in one row would run into each other with arms and shoulders. Children
+    do, and of adults those who hide least of the people behind them."""
+    front = [build.stature < _CHILD_STATURE for build in builds]
+    for k in sorted(range(len(builds)), key=lambda k: builds[k].crown + hair[k]):
+        if not any(front[j] for j in (k - 1, k + 1) if 0 <= j < len(builds)):
+            front[k] = True
+    return front
 
 
 def _moved(look: Appearance, across: float, up: float) -> Appearance:
