@@ -118,6 +118,14 @@ def test_analyzer_reads_the_pack_with_sex_and_age(pack):
     assert all(face.sex in ("female", "male") and isinstance(face.age, int) for face in faces)
 
 
+def test_pack_without_attributes_says_nothing_about_sex_and_age(models, tmp_path):
+    pack = export_pack(tmp_path / "pack", *models[:2], None, Calibration())
+    assert not (pack / "attributes.onnx").exists()
+    analyzer = FaceAnalyzer(pack, detection_threshold=0.01, threads=1, detection_sizes=((128, 128),))
+    faces = analyzer.analyze(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8))
+    assert {(face.sex, face.age) for face in faces} == {(None, None)}
+
+
 def test_commands_train_export_and_measure(portraits, tmp_path, capsys):
     for model in ("detector", "recogniser", "attributes"):
         out = str(tmp_path / f"{model}.pt")
@@ -253,7 +261,6 @@ class TestShippedPack:
         found = sum(any(overlap(box, face.box) > 0.35 for face in faces) for box in expected)
         assert found >= 5
         assert len(faces) - found <= 2
-        assert all(face.sex in ("female", "male") and 0 <= face.age <= 90 for face in faces)
 
     def test_recogniser_is_differentiable(self):
         encoder = FaceEncoder.from_onnx(default_pack() / "recogniser.onnx")

@@ -61,7 +61,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     export = commands.add_parser("export", help="write the pack")
     export.add_argument(
-        "--checkpoints", type=Path, required=True, help="folder of detector.pt, recogniser.pt, attributes.pt"
+        "--checkpoints",
+        type=Path,
+        required=True,
+        help="folder of detector.pt, recogniser.pt and, if there is one, attributes.pt",
     )
     export.add_argument("--data", nargs="+", required=True, help="portraits; the held-out people set the thresholds")
     export.add_argument("--out", type=Path, default=default_pack())

@@ -57,7 +57,7 @@ def export_pack(
     directory: Path,
     detector_model: Detector,
     recogniser_model: Recogniser,
-    attributes_model: Attributes,
+    attributes_model: Attributes | None,
     calibration: Calibration,
 ) -> Path:
     """Write the pack; `directory` is then what `FaceAnalyzer` and `insightface.app.FaceAnalysis` take as its
@@ -82,13 +82,14 @@ def export_pack(
         outputs=["embedding"],
         open_axes={"input": {0: "faces"}, "embedding": {0: "faces"}},
     )
-    _export(
-        attributes_model.eval(),
-        torch.zeros(1, 3, attributes.SIZE, attributes.SIZE),
-        directory / "attributes.onnx",
-        outputs=["attributes"],
-        open_axes={},
-    )
+    if attributes_model is not None:
+        _export(
+            attributes_model.eval(),
+            torch.zeros(1, 3, attributes.SIZE, attributes.SIZE),
+            directory / "attributes.onnx",
+            outputs=["attributes"],
+            open_axes={},
+        )
 
     def entry(file: str, mean: float, std: float, **more: object) -> dict:
         digest = hashlib.sha256((directory / file).read_bytes()).hexdigest()
@@ -107,9 +108,11 @@ def export_pack(
             "recognition": entry(
                 "recogniser.onnx", 127.5, 127.5, input_size=[112, 112], embedding_dimension=EMBEDDING_SIZE
             ),
-            "attributes": entry("attributes.onnx", attributes.MEAN, attributes.STD, input_size=[96, 96]),
         },
     }
+    if attributes_model is not None:
+        entry_of_attributes = entry("attributes.onnx", attributes.MEAN, attributes.STD, input_size=[96, 96])
+        manifest["tasks"]["attributes"] = entry_of_attributes
     (directory / "MODEL.LICENSE").write_text(LICENCE_NOTICE)
     (directory / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return directory
