@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--checkpoints",
         type=Path,
         required=True,
-        help="folder of detector.pt, recogniser.pt and, if there is one, attributes.pt",
+        help="folder of detector.pt, recogniser.pt and perhaps attributes.pt",
     )
     export.add_argument("--data", nargs="+", required=True, help="portraits; the held-out people set the thresholds")
     export.add_argument("--out", type=Path, default=default_pack())
@@ -118,12 +118,10 @@ def _train(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     models = [
         load_average(options.checkpoints / f"{name}.pt", model)
-        for name, model in (
-            ("detector", Detector()),
-            ("recogniser", Recogniser()),
-            ("attributes", Attributes()),
-        )
+        for name, model in (("detector", Detector()), ("recogniser", Recogniser()))
     ]
+    attributes = options.checkpoints / "attributes.pt"
+    models.append(load_average(attributes, Attributes()) if attributes.is_file() else None)
     export_pack(options.out, *models, Calibration())
     calibration = calibrate(options.out, PortraitSet.open(options.data, held_out=True), scenes=options.scenes)
     export_pack(options.out, *models, calibration)
