@@ -77,95 +77,105 @@ def sample_light(rng: np.random.Generator) -> Light:
     )
 
 
-def irradiance(points: SurfacePoints, surface: Surface, light: Light, lit: Tensor, ambient: Tensor) -> Tensor:
-    """(P, 3) diffuse light on the points. lit: (P,) 0..1 share of the key that is not shadowed; ambient: (P,) 0..1
-    share of the environment that arrives."""
-    normal, device = surface.normal, points.device
-    wrap = surface.subsurface[:, None] * torch.tensor(_SUBSURFACE_WRAP, device=device)
-    key = unit(torch.tensor(light.key.direction, device=device))
-    fill = unit(torch.tensor(light.fill.direction, device=device))
-    soft = 0.25 * light.key.softness
-    key_cosine = ((normal @ key)[:, None] + wrap + soft) / (1 + wrap + soft)
-    fill_cosine = ((normal @ fill)[:, None] + 0.4) / 1.4
-    # A shadow's edge on skin is red.
-    shadow = lit[:, None] ** torch.where(
-        surface.subsurface[:, None] > 0.2, torch.tensor([0.75, 1.0, 1.0], device=device), torch.ones(3, device=device)
-    )
-    up = (0.5 + 0.5 * normal[:, 1])[:, None]
-    environment = torch.tensor(light.sky, device=device) * up + torch.tensor(light.ground, device=device) * (1 - up)
-    return (
-        key_cosine.clamp(min=0) * shadow * torch.tensor(light.key.colour, device=device)
-        + fill_cosine.clamp(min=0) * ambient[:, None] * torch.tensor(light.fill.colour, device=device)
-        + environment * ambient[:, None]
-    )
+class Lighting:
+    """A light on a device, with what each of its lamps and the environment do to seen points.
 
+    Everywhere lit: (P,) is the 0..1 share of the key that is not shadowed, ambient: (P,) the 0..1 share of the
+    environment that arrives.
+    """
 
-def highlights(points: SurfacePoints, surface: Surface, light: Light, lit: Tensor, ambient: Tensor) -> Tensor:
-    """(P, 3) light mirrored by the points: dielectric highlights, fibre highlights where there is a tangent."""
-    if surface.tangent is not None:
-        return _fibre_highlights(points, surface, light, lit, ambient)
-    normal, device = surface.normal, points.device
-    result = torch.zeros_like(surface.albedo)
-    for source, visible in ((light.key, lit), (light.fill, ambient)):
-        direction = unit(torch.tensor(source.direction, device=device))
-        half = unit(direction + points.view)
-        # A large source blurs its own highlight.
-        gloss = surface.gloss / (1 + surface.gloss * 0.02 * source.softness)
-        fresnel = 0.04 + 0.96 * (1 - (half * points.view).sum(1).clamp(0, 1)) ** 5
-        lobe = (normal * half).sum(1).clamp(min=0) ** gloss * (gloss + 8) / 25 * fresnel * surface.specular
-        lobe = lobe * smoothstep(-0.05, 0.35, normal @ direction) * visible
-        result = result + lobe[:, None] * torch.tensor(source.colour, device=device)
-    # The sheen of the sky at grazing angles.
-    grazing = (1 - (normal * points.view).sum(1).clamp(0, 1)) ** 4 * ambient * surface.specular * 0.18
-    result = result + grazing[:, None] * torch.tensor(light.sky, device=device)
-    if surface.reflection is not None:
-        result = result + surface.reflection[:, None] * _mirror(points, normal, light, lit)
-    return result
+    def __init__(self, light: Light, device: torch.device) -> None:
+        tensor = lambda values: torch.tensor(values, device=device)  # noqa: E731
+        self._softness = (light.key.softness, light.fill.softness)
+        # Lamps in columns: key, fill.
+        self._directions = unit(tensor([light.key.direction, light.fill.direction])).T.contiguous()
+        self._colours = tensor([light.key.colour, light.fill.colour])
+        self._sky, self._ground = tensor(light.sky), tensor(light.ground)
+        self._wrap = tensor([*_SUBSURFACE_WRAP])
+        self._red_edge = tensor([-0.25, 0.0, 0.0])
 
+    @property
+    def key(self) -> Tensor:
+        """(3,) unit direction towards the key light."""
+        return self._directions[:, 0]
 
-def _mirror(points: SurfacePoints, normal: Tensor, light: Light, lit: Tensor) -> Tensor:
-    """(P, 3) the environment as a mirror shows it: the lamps as soft discs, a bright sky, a dark ground."""
-    device = points.device
-    facing = (normal * points.view).sum(1, keepdim=True)
-    ray = 2 * facing * normal - points.view
-    sky = smoothstep(-0.1, 0.9, ray[:, 1])[:, None] * torch.tensor(light.sky, device=device) * 0.25
-    result = sky
-    for source, visible, strength in ((light.key, lit, 6.0), (light.fill, torch.ones_like(lit), 1.2)):
-        direction = unit(torch.tensor(source.direction, device=device))
-        radius = 0.22 + 0.16 * source.softness
-        disc = smoothstep(math.cos(radius * 1.35), math.cos(radius * 0.75), ray @ direction)
-        colour = torch.tensor(source.colour, device=device) * (strength / (1 + 2 * source.softness))
-        result = result + (disc * visible)[:, None] * colour
-    return result
+    def irradiance(self, surface: Surface, lit: Tensor, ambient: Tensor) -> Tensor:
+        """(P, 3) diffuse light on the points."""
+        if surface.tangent is not None:
+            return self._fibre_irradiance(surface, lit, ambient)
+        cosines = surface.normal @ self._directions
+        soft = surface.subsurface[:, None] * self._wrap + 0.25 * self._softness[0]
+        key = ((cosines[:, :1] + soft) / (1 + soft)).clamp(min=0)
+        # A shadow's edge on skin is red.
+        shadow = lit[:, None] ** (1 + (surface.subsurface[:, None] > 0.2) * self._red_edge)
+        fill = ((cosines[:, 1] + 0.4) / 1.4).clamp(min=0) * ambient
+        return (
+            key * shadow * self._colours[0]
+            + fill[:, None] * self._colours[1]
+            + self._environment(surface.normal) * ambient[:, None]
+        )
 
+    def _environment(self, normal: Tensor) -> Tensor:
+        up = (0.5 + 0.5 * normal[:, 1])[:, None]
+        return self._ground + (self._sky - self._ground) * up
 
-def fibre_irradiance(points: SurfacePoints, surface: Surface, light: Light, lit: Tensor, ambient: Tensor) -> Tensor:
-    """(P, 3) diffuse light on hair: of a fibre and of the volume it lies in."""
-    device, tangent = points.device, surface.tangent
-    outward = unit(surface.normal - tangent * (surface.normal * tangent).sum(1, keepdim=True))
-    result = torch.zeros_like(surface.albedo)
-    for source, visible in ((light.key, lit), (light.fill, ambient)):
-        direction = unit(torch.tensor(source.direction, device=device))
-        across = (1 - (tangent @ direction) ** 2).clamp(min=0).sqrt()
-        diffuse = ((outward @ direction) * 0.75 + 0.25).clamp(min=0) * (0.35 + 0.65 * across) * visible
-        result = result + diffuse[:, None] * torch.tensor(source.colour, device=device)
-    up = (0.5 + 0.5 * outward[:, 1])[:, None]
-    environment = torch.tensor(light.sky, device=device) * up + torch.tensor(light.ground, device=device) * (1 - up)
-    return result + environment * ambient[:, None]
+    def _fibre_irradiance(self, surface: Surface, lit: Tensor, ambient: Tensor) -> Tensor:
+        """Of a hair and of the volume it lies in."""
+        tangent = surface.tangent
+        outward = unit(surface.normal - tangent * (surface.normal * tangent).sum(1, keepdim=True))
+        across = (1 - (tangent @ self._directions) ** 2).clamp(min=0).sqrt()
+        lamps = ((outward @ self._directions) * 0.75 + 0.25).clamp(min=0) * (0.35 + 0.65 * across)
+        lamps = lamps * torch.stack([lit, ambient], 1)
+        return lamps @ self._colours + self._environment(outward) * ambient[:, None]
 
+    def highlights(self, points: SurfacePoints, surface: Surface, lit: Tensor, ambient: Tensor) -> Tensor:
+        """(P, 3) light mirrored by the points: dielectric highlights, fibre highlights where there is a tangent."""
+        if surface.tangent is not None:
+            return self._fibre_highlights(points, surface, lit, ambient)
+        normal, view = surface.normal, points.view
+        cosines = normal @ self._directions
+        lobes = []
+        for lamp, visible in enumerate((lit, ambient)):
+            half = unit(self._directions[:, lamp] + view)
+            # A large source blurs its own highlight.
+            gloss = surface.gloss / (1 + surface.gloss * 0.02 * self._softness[lamp])
+            fresnel = 0.04 + 0.96 * (1 - (half * view).sum(1).clamp(0, 1)) ** 5
+            lobe = (normal * half).sum(1).clamp(min=0) ** gloss * (gloss + 8) / 25 * fresnel
+            lobes.append(lobe * smoothstep(-0.05, 0.35, cosines[:, lamp]) * visible)
+        result = (torch.stack(lobes, 1) * surface.specular[:, None]) @ self._colours
+        # The sheen of the sky at grazing angles.
+        facing = (normal * view).sum(1)
+        grazing = (1 - facing.clamp(0, 1)) ** 4 * ambient * surface.specular * 0.18
+        result = result + grazing[:, None] * self._sky
+        if surface.reflection is not None:
+            mirror = self._mirror(2 * facing[:, None] * normal - view, lit)
+            result = result + surface.reflection[:, None] * mirror
+        return result
 
-def _fibre_highlights(points: SurfacePoints, surface: Surface, light: Light, lit: Tensor, ambient: Tensor) -> Tensor:
-    """Kajiya-Kay with two shifted lobes: a white one from the surface, a coloured one from inside the fibre."""
-    device, tangent = points.device, surface.tangent
-    outward = unit(surface.normal - tangent * (surface.normal * tangent).sum(1, keepdim=True))
-    shift = points.extra[:, 0]
-    result = torch.zeros_like(surface.albedo)
-    for source, visible in ((light.key, lit), (light.fill, ambient)):
-        direction = unit(torch.tensor(source.direction, device=device))
-        along = (tangent * unit(direction + points.view)).sum(1)
-        white = (1 - (along + 0.08 + 0.10 * shift) ** 2).clamp(min=0) ** (60 - 25 * source.softness)
-        inner = (1 - (along - 0.10 + 0.15 * shift) ** 2).clamp(min=0) ** 16
-        strength = smoothstep(-0.2, 0.4, outward @ direction) * surface.specular * visible
-        lobes = 0.05 * white[:, None] + 0.5 * inner[:, None] * surface.albedo
-        result = result + lobes * strength[:, None] * torch.tensor(source.colour, device=device)
-    return result
+    def _mirror(self, ray: Tensor, lit: Tensor) -> Tensor:
+        """(P, 3) the environment along (P, 3) rays: the lamps as soft discs, a bright sky, a dark ground."""
+        result = smoothstep(-0.1, 0.9, ray[:, 1])[:, None] * self._sky * 0.25
+        cosines = ray @ self._directions
+        for lamp, strength in enumerate((6.0, 1.2)):
+            radius = 0.22 + 0.16 * self._softness[lamp]
+            disc = smoothstep(math.cos(radius * 1.35), math.cos(radius * 0.75), cosines[:, lamp])
+            if lamp == 0:
+                disc = disc * lit
+            result = result + disc[:, None] * self._colours[lamp] * (strength / (1 + 2 * self._softness[lamp]))
+        return result
+
+    def _fibre_highlights(self, points: SurfacePoints, surface: Surface, lit: Tensor, ambient: Tensor) -> Tensor:
+        """Kajiya-Kay with two shifted lobes: a white one from the surface, a coloured one from inside the fibre.
+        The first extra channel of hair is its tone, which shifts them a little from strand to strand."""
+        tangent, shift = surface.tangent, points.extra[:, 0]
+        outward = unit(surface.normal - tangent * (surface.normal * tangent).sum(1, keepdim=True))
+        facing = smoothstep(-0.2, 0.4, outward @ self._directions)
+        result = torch.zeros_like(surface.albedo)
+        for lamp, visible in enumerate((lit, ambient)):
+            along = (tangent * unit(self._directions[:, lamp] + points.view)).sum(1)
+            white = (1 - (along + 0.08 + 0.10 * shift) ** 2).clamp(min=0) ** (60 - 25 * self._softness[lamp])
+            inner = (1 - (along - 0.10 + 0.15 * shift) ** 2).clamp(min=0) ** 16
+            strength = facing[:, lamp] * surface.specular * visible
+            lobes = 0.05 * white[:, None] + 0.5 * inner[:, None] * surface.albedo
+            result = result + lobes * strength[:, None] * self._colours[lamp]
+        return result

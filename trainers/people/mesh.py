@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -83,8 +84,8 @@ class PeopleMesh:
         self._macros = self._floats(arrays["macro"]).reshape(len(arrays["macro"]), -1)
         self._macro_index = {str(name): i for i, name in enumerate(arrays["macro_names"])}
         self._detail_index = {str(name): i for i, name in enumerate(arrays["det_names"])}
-        # Detail targets are sparse: the entries of target k are rows start[k] to start[k + 1].
-        self._detail_start = arrays["det_ptr"].tolist()
+        # Detail targets are sparse: target k has the rows of offsets from _detail_rows[k][0] up to _detail_rows[k][1].
+        self._detail_rows = list(pairwise(arrays["det_ptr"].tolist()))
         self._detail_vertex = self._ints(arrays["det_i"])
         self._detail_offset = self._floats(arrays["det_d"])
         self._joints = {k[2:]: self._ints(v) for k, v in arrays.items() if k.startswith("J_")}
@@ -126,26 +127,25 @@ class PeopleMesh:
 
     def morph(self, identity: Identity, age: float, expression: dict[str, float] | None = None) -> Tensor:
         """(n, 3) unposed vertices of one identity at `age` years with expression units (name -> 0..1)."""
-        macro = torch.zeros(len(self._macro_index))
+        macros: dict[int, float] = defaultdict(float)
         for name, weight in self._macro_weights(identity, age):
-            macro[self._macro_index[name]] += weight
-        used = macro.nonzero()[:, 0]
-        vertices = self._base + (macro[used].to(self.device) @ self._macros[used.to(self.device)]).reshape(-1, 3)
-        detail = torch.zeros(len(self._detail_index))
+            macros[self._macro_index[name]] += weight
+        details: dict[int, float] = defaultdict(float)
         for (negative, positive), value in zip(self._shape_columns, identity.shape_at(age), strict=True):
             for column in positive if value > 0 else negative:
-                detail[column] += abs(value)
+                details[column] += abs(value)
         for unit_name, weight in (expression or {}).items():
             for ethnicity, share in zip(_ETHNICITIES, identity.ethnicity, strict=True):
-                detail[self._detail_index[f"expr/{ethnicity}/{unit_name}"]] += weight * share
-        used = detail.nonzero()[:, 0].tolist()
+                details[self._detail_index[f"expr/{ethnicity}/{unit_name}"]] += weight * share
+        weights = torch.tensor(list(macros.values()), device=self.device)
+        vertices = self._base + (weights @ self._macros[list(macros)]).reshape(-1, 3)
+        used = [(self._detail_rows[k], weight) for k, weight in details.items() if weight]
         if not used:
             return vertices
-        entries = [slice(self._detail_start[k], self._detail_start[k + 1]) for k in used]
-        counts = torch.tensor([e.stop - e.start for e in entries], device=self.device)
-        weights = torch.repeat_interleave(detail[used].to(self.device), counts)
-        offsets = torch.cat([self._detail_offset[e] for e in entries]) * weights[:, None]
-        return vertices.index_add_(0, torch.cat([self._detail_vertex[e] for e in entries]), offsets)
+        rows = np.concatenate([np.arange(first, last) for (first, last), _ in used])
+        scale = np.repeat([weight for _, weight in used], [last - first for (first, last), _ in used])
+        rows, scale = self._ints(rows), self._floats(scale)
+        return vertices.index_add_(0, self._detail_vertex[rows], self._detail_offset[rows] * scale[:, None])
 
     def body(self, person: Person) -> Body:
         """The morphed and posed body of a person, origin at the base of the neck."""
@@ -345,7 +345,7 @@ class Body:
         return torch.stack([*eyes, *(self.vertices[self.mesh.vertex(p)] for p in points)])
 
     def _eye(self, vertices: Tensor, side: str) -> tuple[Tensor, Tensor]:
-        ball = vertices[self.mesh.vertices_of(f"helper-{side}-eye")]
+        ball = vertices[self.mesh.compact(f"helper-{side}-eye")[0]]
         low, high = ball.amin(0), ball.amax(0)
         return (low + high) / 2, (high - low).amin() / 2
 

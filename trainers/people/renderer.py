@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trainers.people import accessories, cloth, eyes, hair, lighting, skin
+from trainers.people import accessories, cloth, eyes, hair, skin
 from trainers.people.camera import Camera
 from trainers.people.identity import Person
-from trainers.people.lighting import Light
+from trainers.people.lighting import LUMINANCE, Light, Lighting
 from trainers.people.mesh import PeopleMesh
 from trainers.people.shadows import Nearness, Shadows, box_blur
 from trainers.people.surface import Material, Noise, Surface, SurfacePoints, unit
@@ -93,12 +93,13 @@ class Renderer:
         scene = Scene(actors, strands, self.device)
         # 2. What is seen, and how much light reaches it.
         seen = look(scene, view)
-        shadows = Shadows(scene, seen.points.position, light, view)
+        lighting = Lighting(light, self.device)
+        shadows = Shadows(scene, seen.points.position, lighting.key, light.key.softness, view)
         nearness = Nearness(view.depth_image(seen.keys), view)
-        shade = _Shading(actors, light, view, shadows, nearness, self._noise)
+        shade = _Shading(actors, lighting, view, shadows, nearness, self._noise)
         # 3. Materials under light, exposed for the faces, over the background.
         colour, _ = shade(seen.points)
-        exposure = shade.exposure()
+        exposure = light.brightness * shade.exposure()
         layer = _gather(seen.points.pixel, colour * exposure, seen.points.share, view.pixels)
         image = layer[:, :3] + background.to(self.device).reshape(-1, 3) * (1 - layer[:, 3:])
         # 4. Lashes and lenses, back to front.
@@ -135,14 +136,15 @@ class _Shading:
     def __init__(
         self,
         actors: Sequence[Actor],
-        light: Light,
+        lighting: Lighting,
         view: View,
         shadows: Shadows,
         nearness: Nearness,
         noise: Noise,
     ) -> None:
         self._people = [actor.person for actor in actors]
-        self._light, self._view, self._shadows, self._nearness, self._noise = light, view, shadows, nearness, noise
+        self._lighting, self._view, self._noise = lighting, view, noise
+        self._shadows, self._nearness = shadows, nearness
         self._faces: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, points: Points) -> tuple[Tensor, Tensor]:
@@ -162,17 +164,13 @@ class _Shading:
 
     def _radiance(self, points: SurfacePoints, surface: Surface, own: Points, lit: Tensor, near: Tensor) -> Tensor:
         ambient = surface.occlusion * near
-        if surface.tangent is not None:
-            diffuse = lighting.fibre_irradiance(points, surface, self._light, lit, ambient)
-            diffuse = diffuse * surface.occlusion[:, None].sqrt()
-        else:
-            partly = lit * (0.55 + 0.45 * near) * (0.25 + 0.75 * surface.occlusion)
-            diffuse = lighting.irradiance(points, surface, self._light, partly, ambient)
+        partly = lit * (0.55 + 0.45 * near) * (0.25 + 0.75 * surface.occlusion)
+        diffuse = self._lighting.irradiance(surface, partly, ambient)
         if int(own.material[0]) == Material.SKIN:
             diffuse = _scatter(diffuse, surface, own, self._view)
             face = ((points.template[:, 2] > 0.55) & (points.template[:, 1] > -0.6)).nonzero()[:, 0]
             self._faces.append((diffuse[face], surface.albedo[face]))
-        return surface.albedo * diffuse + lighting.highlights(points, surface, self._light, lit, ambient)
+        return surface.albedo * diffuse + self._lighting.highlights(points, surface, lit, ambient)
 
     def _surface_points(self, points: Points) -> SurfacePoints:
         towards, normal = unit(self._view.eye - points.position), unit(points.normal)
@@ -194,11 +192,11 @@ class _Shading:
         little more light."""
         diffuse, albedo = (torch.cat(values) for values in zip(*self._faces, strict=True)) if self._faces else ((), ())
         if not len(diffuse):
-            return torch.tensor(self._light.brightness, device=self._view.eye.device)
-        luminance = torch.tensor(lighting.LUMINANCE, device=diffuse.device)
+            return torch.ones((), device=self._view.eye.device)
+        luminance = torch.tensor(LUMINANCE, device=diffuse.device)
         received = (diffuse @ luminance).mean().clamp(min=1e-3)
         tone = (albedo @ luminance).mean().clamp(min=1e-3)
-        return self._light.brightness * _FACE_IRRADIANCE / received * (tone / _AVERAGE_ALBEDO) ** -0.32
+        return _FACE_IRRADIANCE / received * (tone / _AVERAGE_ALBEDO) ** -0.32
 
 
 def _complete(surface: Surface, points: SurfacePoints) -> Surface:

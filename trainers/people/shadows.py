@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainers.people import raster
-from trainers.people.lighting import Light
 from trainers.people.strands import strand_keys
 from trainers.people.surface import unit
 from trainers.people.visibility import Points, Scene, View
@@ -17,11 +16,11 @@ _SMALLEST_MAP, _LARGEST_MAP = 112, 400
 
 
 class Shadows:
-    """Depth of the scene as the key light sees it, around the (P, 3) seen positions."""
+    """Depth of the scene as the key light sees it, around the (P, 3) seen positions. towards: (3,) the light."""
 
-    def __init__(self, scene: Scene, seen: Tensor, light: Light, view: View) -> None:
+    def __init__(self, scene: Scene, seen: Tensor, towards: Tensor, softness: float, view: View) -> None:
         device = seen.device
-        self._towards = unit(torch.tensor(light.key.direction, device=device))
+        self._towards = towards
         across = unit(torch.linalg.cross(torch.tensor([0.0, 1.0, 0.0], device=device), self._towards))
         self._axes = torch.stack([across, torch.linalg.cross(self._towards, across), self._towards], 1)
         flat = seen @ self._axes if len(seen) else torch.zeros(1, 3, device=device)
@@ -29,7 +28,7 @@ class Shadows:
         size = self._size = int(min(max(0.85 * max(view.height, view.width), _SMALLEST_MAP), _LARGEST_MAP))
         self._low, self._far = low[:2], float(high[2]) + 30
         self._scale = (size - 1) / float((high - low)[:2].amax().clamp(min=1e-3))
-        self._reach = max(1.0, (0.013 + 0.026 * light.key.softness) * self._scale)
+        self._reach = max(1.0, (0.013 + 0.026 * softness) * self._scale)
         found = raster.fragments(self._project(scene.positions), scene.casters().faces, size, size, cut=scene.cut)
         keys = raster.nearest(found, size * size)
         for _, strands in scene.strands:
