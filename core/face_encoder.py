@@ -66,9 +66,7 @@ def align_faces(
         raise ValueError(f"size must be a multiple of {TEMPLATE_SIZE}, got {size}")
     if picture_index is None:
         if len(landmarks) != len(pictures):
-            raise ValueError(
-                f"{len(landmarks)} faces for {len(pictures)} pictures: pass picture_index to say whose"
-            )
+            raise ValueError(f"{len(landmarks)} faces for {len(pictures)} pictures: pass picture_index to say whose")
     else:
         pictures = pictures[picture_index.to(pictures.device)]
     landmarks = landmarks.to(pictures)
@@ -119,9 +117,7 @@ class FaceEncoder(nn.Module):
                 f"Known are: {', '.join(sorted(_OPERATORS))}. Is it a recogniser, and not a detector?"
             )
         constants = {tensor.name: tensor for tensor in graph.initializer}
-        constants |= {
-            node.output[0]: _attribute(node, "value") for node in graph.node if node.op_type == "Constant"
-        }
+        constants |= {node.output[0]: _attribute(node, "value") for node in graph.node if node.op_type == "Constant"}
         self._buffer_of: dict[str, str] = {}
         for index, (tensor_name, tensor) in enumerate(constants.items()):
             self._buffer_of[tensor_name] = f"constant_{index}"
@@ -135,9 +131,7 @@ class FaceEncoder(nn.Module):
         self._input, self._output = inputs[0].name, graph.output[0].name
         side = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim][2:]
         if len(side) != 2 or side[0] != side[1] or side[0] <= 0:
-            raise FaceEncoderError(
-                f"{name} must take (N, 3, S, S) crops of a fixed size S, its shape says {side}"
-            )
+            raise FaceEncoderError(f"{name} must take (N, 3, S, S) crops of a fixed size S, its shape says {side}")
         self.input_size = side[0]
         self._nodes = tuple(
             _Node(_OPERATORS[node.op_type](node), tuple(filter(None, node.input)), node.output[0])
@@ -150,9 +144,7 @@ class FaceEncoder(nn.Module):
         with torch.no_grad():
             example = self.features(torch.zeros(1, 3, self.input_size, self.input_size))
         if example.ndim != 2:
-            raise FaceEncoderError(
-                f"{name} must return (N, size) embeddings, it returns {tuple(example.shape)}"
-            )
+            raise FaceEncoderError(f"{name} must return (N, size) embeddings, it returns {tuple(example.shape)}")
         self.embedding_size = example.shape[1]
 
     @classmethod
@@ -180,23 +172,17 @@ class FaceEncoder(nn.Module):
     def features(self, blob: Tensor) -> Tensor:
         """The bare graph, as ONNX Runtime runs it: (B, 3, S, S), scaled -> (B, embedding_size)."""
         if blob.ndim != 4 or blob.shape[1:] != (3, self.input_size, self.input_size):
-            raise ValueError(
-                f"crops must be (B, 3, {self.input_size}, {self.input_size}), got {tuple(blob.shape)}"
-            )
+            raise ValueError(f"crops must be (B, 3, {self.input_size}, {self.input_size}), got {tuple(blob.shape)}")
         values = {self._input: blob}
         for index, node in enumerate(self._nodes):
-            arguments = [
-                values[key] if key in values else getattr(self, self._buffer_of[key]) for key in node.inputs
-            ]
+            arguments = [values[key] if key in values else getattr(self, self._buffer_of[key]) for key in node.inputs]
             values[node.output] = node.evaluate(arguments)
             for key in node.inputs:  # activations are large: keep none longer than the graph needs it
                 if self._last_use[key] == index and key != self._output:
                     values.pop(key, None)
         return values[self._output]
 
-    def embed_faces(
-        self, pictures: Tensor, landmarks: Tensor, *, picture_index: Tensor | None = None
-    ) -> Tensor:
+    def embed_faces(self, pictures: Tensor, landmarks: Tensor, *, picture_index: Tensor | None = None) -> Tensor:
         """Align and embed: pictures (B, 3, H, W) in [0, 1], landmarks (F, 5, 2) -> (F, embedding_size), unit
         length.
         """
@@ -228,9 +214,7 @@ def _attribute(node: onnx.NodeProto, name: str, default: object = None) -> objec
 
 def _conv(node: onnx.NodeProto) -> Callable[[Inputs], Tensor]:
     if _attribute(node, "auto_pad", "NOTSET") != "NOTSET":
-        raise FaceEncoderError(
-            f"convolution {node.name!r} uses auto_pad; only explicit padding is understood"
-        )
+        raise FaceEncoderError(f"convolution {node.name!r} uses auto_pad; only explicit padding is understood")
     top, left, bottom, right = _attribute(node, "pads", [0, 0, 0, 0])
     options = {
         "stride": tuple(_attribute(node, "strides", [1, 1])),

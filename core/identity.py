@@ -213,14 +213,10 @@ def measure_faces(
     """
     references = np.asarray(reference_embeddings, np.float64)
     if references.ndim != 2 or not len(references):
-        raise ValueError(
-            f"reference_embeddings must be (people, size) with at least one, got {references.shape}"
-        )
+        raise ValueError(f"reference_embeddings must be (people, size) with at least one, got {references.shape}")
     embeddings = np.array([face.embedding for face in faces], np.float64)
     if len(faces) and embeddings.shape[1] != references.shape[1]:
-        raise ValueError(
-            f"references have {references.shape[1]} numbers, faces {embeddings.shape[1]}: different packs"
-        )
+        raise ValueError(f"references have {references.shape[1]} numbers, faces {embeddings.shape[1]}: different packs")
     for kind, rows in (("reference", references), ("face", embeddings)):
         if len(rows) and not np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3):
             raise ValueError(f"{kind} embeddings must have unit length")
@@ -259,9 +255,7 @@ def measure_faces(
 
 
 def _assign(similarity: Tensor) -> list[tuple[int, int]]:
-    match = match_faces(
-        similarity.detach().cpu().numpy(), threshold=1.0
-    )  # the pairs do not depend on the threshold
+    match = match_faces(similarity.detach().cpu().numpy(), threshold=1.0)  # the pairs do not depend on the threshold
     return [(pair.reference, pair.face) for pair in match.pairs]
 
 
@@ -269,7 +263,5 @@ def _checked(pairs: Pairs, shape: tuple[int, int], sample: int) -> list[tuple[in
     references, faces = shape
     for i, j in pairs:
         if not (0 <= i < references and 0 <= j < faces):
-            raise ValueError(
-                f"sample {sample}: pair ({i}, {j}) for {references} references and {faces} faces"
-            )
+            raise ValueError(f"sample {sample}: pair ({i}, {j}) for {references} references and {faces} faces")
     return [(int(i), int(j)) for i, j in pairs]

@@ -59,18 +59,14 @@ def test_reads_sizes_and_returns_unit_embeddings(recogniser):
     assert not list(encoder.parameters())
 
 
-@pytest.mark.parametrize(
-    ("first_names", "expected"), [(("Sub_0", "Mul_1"), (0.0, 1.0)), (("a", "b"), (127.5, 127.5))]
-)
+@pytest.mark.parametrize(("first_names", "expected"), [(("Sub_0", "Mul_1"), (0.0, 1.0)), (("a", "b"), (127.5, 127.5))])
 def test_input_range_follows_insightface(tmp_path, first_names, expected):
     from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 
     path = tmp_path / "recogniser.onnx"
     onnx.save(arcface_model(scaling_names=first_names), path)
     encoder, insightface = FaceEncoder.from_onnx(path), ArcFaceONNX(model_file=str(path))
-    assert (
-        (encoder.input_mean, encoder.input_std) == (insightface.input_mean, insightface.input_std) == expected
-    )
+    assert (encoder.input_mean, encoder.input_std) == (insightface.input_mean, insightface.input_std) == expected
 
     crop = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
     ours = encoder(torch.from_numpy(crop[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255)[0].numpy()
@@ -123,9 +119,7 @@ def test_auto_padding_is_refused():
 def test_alignment_equals_norm_crop(degrees, scale, shift):
     rng = np.random.default_rng(1)
     picture = (
-        cv2.GaussianBlur(rng.integers(0, 256, (260, 300, 3)).astype(np.float32), (0, 0), 2)
-        .round()
-        .astype(np.uint8)
+        cv2.GaussianBlur(rng.integers(0, 256, (260, 300, 3)).astype(np.float32), (0, 0), 2).round().astype(np.uint8)
     )
     landmarks = rotated(FACE, degrees, scale, shift)
     expected = face_align.norm_crop(picture, landmarks, 112).astype(np.float32)

@@ -92,14 +92,10 @@ def test_gradient_into_the_pixels_equals_finite_differences(encoder):
     direction = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     step = 1e-7
     ends = [
-        identity_loss(
-            pictures + sign * step * direction, references, landmarks, encoder, weights=weights
-        ).loss
+        identity_loss(pictures + sign * step * direction, references, landmarks, encoder, weights=weights).loss
         for sign in (1, -1)
     ]
-    torch.testing.assert_close(
-        (pixels.grad * direction).sum(), (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=1e-8
-    )
+    torch.testing.assert_close((pixels.grad * direction).sum(), (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=1e-8)
 
 
 def test_gradient_steps_bring_the_faces_to_their_references(encoder):
@@ -109,9 +105,7 @@ def test_gradient_steps_bring_the_faces_to_their_references(encoder):
     losses = []
     for _ in range(25):
         optimizer.zero_grad()
-        loss = identity_loss(
-            pixels, references, landmarks, encoder, pairs=[[(0, 0), (1, 1)], [(0, 0)], []]
-        ).loss
+        loss = identity_loss(pixels, references, landmarks, encoder, pairs=[[(0, 0), (1, 1)], [(0, 0)], []]).loss
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
