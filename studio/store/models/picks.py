@@ -166,6 +166,7 @@ class Pick(Base):
         Index("ix_picks_position", "standing", "size", "winner_position"),
         Index("ix_picks_annotator", "annotator_id", "id", "standing"),
         Index("ix_picks_progress", "session_id", "annotator_id", "standing"),
+        Index("ix_picks_people", "standing", "annotator_id"),
         Index(
             "uq_picks_counted",
             "comparison_id",

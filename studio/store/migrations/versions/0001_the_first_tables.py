@@ -600,6 +600,7 @@ def upgrade() -> None:
         batch_op.create_index("ix_picks_annotator", ["annotator_id", "id", "standing"], unique=False)
         batch_op.create_index(batch_op.f("ix_picks_comparison_id"), ["comparison_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_picks_lease_id"), ["lease_id"], unique=False)
+        batch_op.create_index("ix_picks_people", ["standing", "annotator_id"], unique=False)
         batch_op.create_index("ix_picks_position", ["standing", "size", "winner_position"], unique=False)
         batch_op.create_index("ix_picks_progress", ["session_id", "annotator_id", "standing"], unique=False)
         batch_op.create_index("ix_picks_time", ["standing", "bundle", "created_at"], unique=False)
