@@ -158,7 +158,7 @@ _CORRELATIONS = (
     ("forehead/forehead-scale-vert", "head/head-scale-vert", 0.3),
 )
 # Shape that a child has not grown yet: the share of the adult's deviation that shows at the youngest age.
-_CHILD_SHARE = {"nose": 0.45, "chin": 0.45, "eyebrows": 0.6, "cheek": 0.6, "forehead": 0.8, "head": 0.7}
+_CHILD_SHARE = {"nose": 0.45, "chin": 0.45, "eyebrows": 0.6, "cheek": 0.4, "forehead": 0.8, "head": 0.7}
 
 
 def _both(name: str, weight: float) -> dict[str, float]:

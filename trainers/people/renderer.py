@@ -41,7 +41,7 @@ SHADERS: dict[Material, Callable[[SurfacePoints], Surface]] = {
 BLENDED_LAYERS = 2
 _FACE_IRRADIANCE = 1.0  # what a correctly exposed face of average albedo receives
 _AVERAGE_ALBEDO = 0.30
-_SCATTER_RADIUS = 0.022  # dm
+_SCATTER_RADIUS = 0.028  # dm
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +213,7 @@ def _scatter(diffuse: Tensor, surface: Surface, points: Points, view: View) -> T
         return diffuse
     image = _gather(points.pixel, diffuse, points.share * surface.subsurface, view.pixels)
     image = image.T.reshape(1, 4, view.height, view.width)
-    image = box_blur(box_blur(image, radius), radius)[0].reshape(4, -1)[:, points.pixel]
+    image = box_blur(image, radius)[0].reshape(4, -1)[:, points.pixel]
     blurred = (image[:3] / image[3:].clamp(min=1e-4)).T
     share = torch.tensor([0.75, 0.40, 0.28], device=diffuse.device) * surface.subsurface[:, None]
     return diffuse + (blurred - diffuse) * share

@@ -11,7 +11,7 @@ from trainers.people.strands import strand_keys
 from trainers.people.surface import unit
 from trainers.people.visibility import Points, Scene, View
 
-_TAPS = ((-0.9, -0.5), (0.7, -0.9), (0.9, 0.6), (-0.6, 0.9), (-2.1, 0.4), (2.1, -0.3), (0.3, 2.2), (-0.4, -2.1))
+_TAPS = ((-0.5, -0.9), (0.9, -0.3), (-0.4, 1.0), (-2.0, 0.4), (1.9, 1.2), (0.6, -2.1))
 _SMALLEST_MAP, _LARGEST_MAP = 112, 400
 
 
