@@ -19,6 +19,8 @@ def build_page(studio: Studio) -> gr.Blocks:
     """Lay out and wire the page; loads no model."""
     # Uploads and exports are copies of personal data: the server drops them after a day.
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
+        # First, because Gradio gives a name to whoever asks first.
+        add_endpoints(studio)
         secret = _browser_secret(studio)
         draft = gr.BrowserState({}, storage_key="idglow-draft", secret=secret)
         header = gr.HTML(lambda: header_html(studio.host.state), elem_id="header")
@@ -35,7 +37,6 @@ def build_page(studio: Studio) -> gr.Blocks:
         compare.wire(judge, studio, draft, compare_tab, tabs, create.results)
         library.wire(shelf, studio, draft, library_tab)
         insights.wire(counted, studio, insights_tab)
-        add_endpoints(studio)
         compose.restore(create, studio, draft, page)
         pulse = gr.Timer(2.0)
         pulse.tick(
