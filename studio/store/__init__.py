@@ -15,14 +15,16 @@ import random
 from pathlib import Path
 
 from studio.store.adapters import Adapters, NewAdapter, Origin
-from studio.store.comparisons import Comparisons, NewPick, Picks
+from studio.store.comparisons import Comparisons
 from studio.store.deletion import Deletion, Deletions
 from studio.store.engine import Database, StoreError, migrate
-from studio.store.generations import GalleryFilter, Generations, NewCandidate, NewGeneration
+from studio.store.gallery import GalleryFilter
+from studio.store.generations import Generations, NewCandidate, NewGeneration
 from studio.store.insights import Insights
 from studio.store.labelling import Assignment, Progress, Sessions
 from studio.store.media import MediaStore
 from studio.store.people import NewPortrait, People
+from studio.store.picks import NewPick, Picks
 from studio.store.preferences import Preferences
 from studio.store.rounds import LeaseLost, NewRoundPair, Rounds
 

@@ -46,7 +46,6 @@ from sqlalchemy.orm import Session
 
 from core.images import PictureError, read_picture
 from studio.store.checked_zip import read_zip, write_atomically
-from studio.store.comparisons import supersede
 from studio.store.engine import StoreError
 from studio.store.media import SUFFIXES
 from studio.store.models import (
@@ -64,6 +63,7 @@ from studio.store.models import (
     Standing,
     utc_now,
 )
+from studio.store.picks import supersede
 from studio.store.rounds import LIVE
 
 if TYPE_CHECKING:

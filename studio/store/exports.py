@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from studio.store.checked_zip import write_atomically
-from studio.store.comparisons import places_of, scored_pairs
 from studio.store.models import Candidate, Pick, Standing
+from studio.store.picks import places_of, scored_pairs
 
 if TYPE_CHECKING:
     from studio.store import Store

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, joinedload, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
 from studio.store.engine import Database, StoreError
+from studio.store.gallery import GalleryFilter, filtered
 from studio.store.models import (
     Candidate,
     Generation,
@@ -20,15 +21,14 @@ from studio.store.models import (
     Portrait,
     Prompt,
     PromptOrigin,
-    PromptPerson,
     Purpose,
     Task,
     utc_now,
 )
+from studio.store.prompts import save_prompt
 
 SCHEDULE_MODES = ("off", "constant", "anneal", "gate")
 LIVE = (GenerationState.QUEUED, GenerationState.RUNNING)
-IN_GALLERY = (Purpose.STUDIO, Purpose.IMPORTED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,24 +83,6 @@ class NewCandidate:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class GalleryFilter:
-    """What the gallery shows; None does not filter."""
-
-    task: Task | str | None = None
-    person_id: str | None = None
-    author_id: str | None = None
-    adapter_id: str | None = None
-    schedule_mode: str | None = None
-    favourites: bool = False
-    deleted: bool = False
-    """The bin instead of the gallery."""
-    words: str = ""
-    """Part of the prompt."""
-    since: datetime | None = None
-    until: datetime | None = None
-
-
 class Generations:
     """What was asked of the sampler and what came of it."""
 
@@ -121,7 +103,7 @@ class Generations:
     ) -> Prompt:
         """Keep a prompt in its author's history; the same text again moves to the top."""
         with self._database.write() as session:
-            return _save_prompt(session, text, Task(task), scene_words, PromptOrigin(origin), author_id, person_ids)
+            return save_prompt(session, text, Task(task), scene_words, PromptOrigin(origin), author_id, person_ids)
 
     def prompt_history(self, author_id: str | None, *, limit: int = 30) -> list[Prompt]:
         """The author's prompts, last used first."""
@@ -151,7 +133,7 @@ class Generations:
                 if portrait_id not in people:
                     raise StoreError(f"Portrait {portrait_id!r} does not exist; it may have been deleted.")
             task = Task(new.task)
-            prompt = _save_prompt(
+            prompt = save_prompt(
                 session,
                 new.prompt,
                 task,
@@ -308,7 +290,7 @@ class Generations:
         """Candidates with generation and prompt, newest first; `before` is the last id of the page before this one."""
         wanted = wanted or GalleryFilter()
         query = (
-            _filtered(select(Candidate).join(Candidate.generation), wanted)
+            filtered(select(Candidate).join(Candidate.generation), wanted)
             .options(joinedload(Candidate.generation).joinedload(Generation.prompt))
             .order_by(Candidate.id.desc())
             .limit(limit)
@@ -320,7 +302,7 @@ class Generations:
 
     def count(self, wanted: GalleryFilter | None = None) -> int:
         """How many candidates the gallery holds under this filter."""
-        query = _filtered(
+        query = filtered(
             select(func.count(Candidate.id)).select_from(Candidate).join(Candidate.generation),
             wanted or GalleryFilter(),
         )
@@ -391,36 +373,6 @@ def _move(session: Session, generation_id: str, allowed: Sequence[GenerationStat
     raise StoreError(f"Generation {generation_id!r} is {state.value} and cannot become {values['state'].value}.")
 
 
-def _save_prompt(
-    session: Session,
-    text: str,
-    task: Task,
-    scene_words: str,
-    origin: PromptOrigin,
-    author_id: str | None,
-    person_ids: Sequence[str],
-) -> Prompt:
-    if not text.strip():
-        raise StoreError("The prompt is empty; write one or go back to the template.")
-    prompt = session.scalar(
-        select(Prompt).where(Prompt.author_id == author_id, Prompt.task == task, Prompt.text == text).limit(1)
-    )
-    if prompt is None:
-        prompt = Prompt(text=text, task=task, scene_words=scene_words, origin=origin, author_id=author_id)
-        session.add(prompt)
-        session.flush()
-    else:
-        prompt.last_used_at = utc_now()
-        prompt.scene_words = scene_words
-    known = set(session.scalars(select(PromptPerson.person_id).where(PromptPerson.prompt_id == prompt.id)))
-    session.add_all(
-        PromptPerson(prompt_id=prompt.id, person_id=person_id)
-        for person_id in dict.fromkeys(person_ids)
-        if person_id not in known
-    )
-    return prompt
-
-
 def _candidate(generation_id: str, new: NewCandidate) -> Candidate:
     return Candidate(
         generation_id=generation_id,
@@ -436,35 +388,3 @@ def _candidate(generation_id: str, new: NewCandidate) -> Candidate:
         metrics=dict(new.metrics),
         seconds=new.seconds,
     )
-
-
-def _filtered(query: Select[Any], wanted: GalleryFilter) -> Select[Any]:
-    query = query.where(
-        Generation.purpose.in_(IN_GALLERY),
-        Candidate.deleted_at.is_not(None) if wanted.deleted else Candidate.deleted_at.is_(None),
-    )
-    if wanted.favourites:
-        query = query.where(Candidate.favourite.is_(True))
-    if wanted.task is not None:
-        query = query.where(Generation.task == Task(wanted.task))
-    if wanted.author_id is not None:
-        query = query.where(Generation.author_id == wanted.author_id)
-    if wanted.adapter_id is not None:
-        query = query.where(Generation.adapter_id == wanted.adapter_id)
-    if wanted.schedule_mode is not None:
-        query = query.where(Generation.schedule_mode == wanted.schedule_mode)
-    if wanted.since is not None:
-        query = query.where(Candidate.created_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(Candidate.created_at < wanted.until)
-    if wanted.words.strip():
-        said = [func.lower(Prompt.text).contains(word.lower(), autoescape=True) for word in wanted.words.split()]
-        query = query.where(Generation.prompt_id.in_(select(Prompt.id).where(*said)))
-    if wanted.person_id is not None:
-        shown = (
-            select(GenerationPortrait.generation_id)
-            .join(GenerationPortrait.portrait)
-            .where(Portrait.person_id == wanted.person_id)
-        )
-        query = query.where(Generation.id.in_(shown))
-    return query

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from core.images import PictureError, read_picture
 from studio.store.checked_zip import read_zip
-from studio.store.comparisons import NewPick, add_comparison, save_pick
+from studio.store.comparisons import add_comparison
 from studio.store.engine import StoreError
 from studio.store.generations import SCHEDULE_MODES
 from studio.store.models import (
@@ -39,6 +39,7 @@ from studio.store.models import (
     Task,
     utc_now,
 )
+from studio.store.picks import NewPick, save_pick
 
 if TYPE_CHECKING:
     from studio.store import Store
