@@ -8,7 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from trainers.people.identity import EXPRESSIONS, SHAPE_TARGETS, Appearance, Person, sample_identity
+from trainers.people.identity import EXPRESSIONS, Appearance, Person, sample_identity
+from trainers.people.shape import SHAPE_TARGETS
 
 COLUMN = {target.name: k for k, target in enumerate(SHAPE_TARGETS)}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,30 +50,6 @@ class Light:
     sky: Colour
     ground: Colour
     brightness: float = 1.0
-
-
-def sample_light(rng: np.random.Generator) -> Light:
-    """A portrait light: from a soft window to the low sun."""
-    side, softness = rng.choice([-1, 1]), float(rng.uniform(0.2, 1.0))
-    warm = rng.normal(0, 0.10)
-    tint = lambda strength, w: tuple(strength * c for c in (1 + w, 1.0, 1 - w))  # noqa: E731
-    return Light(
-        key=AreaLight.at(
-            side * rng.uniform(10, 65),
-            rng.uniform(18, 55),
-            colour=tint(rng.uniform(0.6, 1.5), warm),
-            softness=softness,
-        ),
-        fill=AreaLight.at(
-            -side * rng.uniform(30, 70),
-            rng.uniform(-5, 20),
-            colour=tint(rng.uniform(0.1, 0.35), -warm),
-            softness=1.0,
-        ),
-        sky=tint(rng.uniform(0.4, 0.7), -0.5 * warm),
-        ground=tint(rng.uniform(0.15, 0.35), 0.5 * abs(warm)),
-        brightness=float(rng.uniform(0.85, 1.1)),
-    )
 
 
 class Lighting:

@@ -22,9 +22,10 @@ from torch import Tensor
 from trainers.people.beard import FaceRoots
 from trainers.people.cloth import Suit
 from trainers.people.eyes import Lashes
-from trainers.people.identity import SHAPE_TARGETS, Identity, Person
+from trainers.people.identity import Identity, Person
 from trainers.people.raster import depth_image, fragments, nearest
 from trainers.people.scalp import Scalp
+from trainers.people.shape import SHAPE_TARGETS
 from trainers.people.surface import bump, smoothstep, unit, vertex_normals
 
 MESH_VARIABLE = "IDGLOW_PEOPLE_MESH"
@@ -51,24 +52,6 @@ def find_mesh() -> Path:
     return path
 
 
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A proxy mesh (hair, clothes, hat) fitted to a body: vertices (k, 3) posed, template (k, 3), faces (m, 3)."""
-
-    vertices: Tensor
-    template: Tensor
-    faces: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class _Proxy:
-    corners: Tensor  # (k, 3) base vertex ids
-    weights: Tensor  # (k, 3)
-    offset: Tensor  # (k, 3)
-    scale: np.ndarray  # (3, 3): two vertex ids and their distance on the base, for x, y, z
-    faces: Tensor
-
-
 class PeopleMesh:
     """The base mesh with its morph targets. Tensors live on `device`.
 
@@ -79,7 +62,8 @@ class PeopleMesh:
     def __init__(self, path: Path | str | None = None, *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         with np.load(path or find_mesh()) as data:
-            arrays = {name: data[name] for name in data.files}
+            # The file also has meshes of hair and clothes, which are made of strands and cut suits here.
+            arrays = {name: data[name] for name in data.files if not name.startswith("P_")}
         self._base = self._floats(arrays["V"])
         self._macros = self._floats(arrays["macro"]).reshape(len(arrays["macro"]), -1)
         self._macro_index = {str(name): i for i, name in enumerate(arrays["macro_names"])}
@@ -93,7 +77,6 @@ class PeopleMesh:
         self._part = self._ints(arrays["part"])
         self._faces = self._ints(arrays["tri"])
         self.masks = {k[5:]: self._floats(v) for k, v in arrays.items() if k.startswith("mask_")}
-        self.proxies = {str(name): self._proxy(arrays, str(name)) for name in arrays["prox_names"]}
         self._vertex_of = {int(original): i for i, original in enumerate(arrays["orig"])}
         average = self._base.clone()
         for sex in ("female", "male"):
@@ -180,25 +163,6 @@ class PeopleMesh:
                 )
             )
         return columns
-
-    def _proxy(self, arrays: dict[str, np.ndarray], name: str) -> _Proxy:
-        get = lambda key: arrays[f"P_{name}_{key}"]  # noqa: E731
-        return _Proxy(
-            corners=self._ints(get("i")),
-            weights=self._floats(get("w")),
-            offset=self._floats(get("o")),
-            scale=get("s"),
-            faces=self._ints(get("t")),
-        )
-
-    def fit(self, name: str, vertices: Tensor) -> Tensor:
-        """(k, 3) vertices of the named proxy on (n, 3) unposed base vertices."""
-        proxy = self.proxies[name]
-        scale = []
-        for axis, (first, second, distance) in enumerate(proxy.scale):
-            span = vertices[int(first), axis] - vertices[int(second), axis]
-            scale.append(span.abs() / float(distance) if distance else torch.ones((), device=self.device))
-        return (vertices[proxy.corners] * proxy.weights[..., None]).sum(1) + proxy.offset * torch.stack(scale)
 
     @cached_property
     def scalp(self) -> Scalp:
@@ -288,8 +252,8 @@ def _arm_weight(x: Tensor, y: Tensor) -> Tensor:
 class Body:
     """One person's body: morphed, posed, with the origin at the base of the neck.
 
-    rest: (n, 3) unposed; vertices: (n, 3) posed. head_rotation: (3, 3). Geometry modules fit their meshes with `fit`,
-    or place points on `rest` and carry them along with `pose`.
+    rest: (n, 3) unposed; vertices: (n, 3) posed. head_rotation: (3, 3). Geometry modules place points
+    beside `rest` and carry them along with `pose`.
     """
 
     def __init__(self, mesh: PeopleMesh, person: Person) -> None:
@@ -314,13 +278,6 @@ class Body:
         """(k, 3) points given beside `rest` carried along by the pose; template: their (k, 3) template coordinates.
         `arms` False: they do not follow the arms."""
         return self._posed(points, PoseWeights.of(template, arms=arms))
-
-    def fit(self, name: str) -> Fitted:
-        """A proxy of the mesh file (hair, hat, suit) on this body."""
-        mesh = self.mesh
-        template = mesh.fit(name, mesh.template)
-        proxy = mesh.proxies[name]
-        return Fitted(self.pose(mesh.fit(name, self.rest), template), template, proxy.faces)
 
     def joint(self, name: str) -> Tensor:
         """(3,) posed joint: head, head-2 (crown), neck, jaw, mouth, l-eye, r-eye, l-shoulder, r-shoulder, ..."""
