@@ -70,13 +70,19 @@ class Store:
         """Open the data folder, make it where it is missing, and bring its tables up to date.
 
         `database_url`: a SQLAlchemy URL such as `postgresql+psycopg://...`; None for `studio.db` in the folder.
-        `rng`: decides sides and what is repeated; given by tests.
+        `rng`: decides sides and what is repeated; given by tests. Raises StoreError when folder or database cannot be
+        used, or were written by a newer version.
         """
         folder = Path(folder).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        database = Database(database_url or f"sqlite:///{folder / 'studio.db'}")
-        migrate(database, folder / "migrate.lock")
-        return cls(folder, database, rng=rng)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            database = Database(database_url or f"sqlite:///{folder / 'studio.db'}")
+            migrate(database, folder / "migrate.lock")
+            return cls(folder, database, rng=rng)
+        except OSError as error:
+            raise StoreError(
+                f"The data folder {folder} cannot be used ({error}); choose another with --data."
+            ) from error
 
     def close(self) -> None:
         """Give the database connections back."""

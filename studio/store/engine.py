@@ -13,6 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 logger = logging.getLogger(__name__)
@@ -47,19 +48,19 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A consistent look at the database; nothing done with the session is kept."""
-        with self._reads() as session:
+        with _explained(), self._reads() as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """All of the block or nothing; on disk when the block has ended."""
-        with self._writes.begin() as session:
+        with _explained(), self._writes.begin() as session:
             yield session
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
         """Like `read()`, with every query seeing the same moment. SQLite's reads always do."""
-        with self._reads() as session:
+        with _explained(), self._reads() as session:
             if not self.is_sqlite:
                 session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             yield session
@@ -74,6 +75,20 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except DatabaseError as error:
+        # Broken constraints and wrong statements are errors of the program, and stay what they are.
+        if type(error) not in (DatabaseError, OperationalError):
+            raise
+        raise StoreError(
+            f"The database cannot be used ({error.orig}); nothing was changed. If the disk is full, make room; "
+            "if another program holds the database, end it; if it is damaged, restore a backup."
+        ) from error
 
 
 def _configure_sqlite(engine: Engine) -> None:
@@ -106,7 +121,7 @@ def migrate(database: Database, lock_path: Path) -> None:
 
     Raises StoreError when the database was written by a newer version of the studio.
     """
-    with FileLock(lock_path), database.engine.connect() as connection:
+    with _explained(), FileLock(lock_path), database.engine.connect() as connection:
         if database.is_sqlite:
             _use_write_ahead_log(connection)
         else:

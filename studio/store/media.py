@@ -60,7 +60,8 @@ class MediaStore:
     def add_stream(self, stream: BinaryIO, suffix: str, *, expected: str | None = None) -> str:
         """Store what `stream` gives, in pieces, and return its SHA-256.
 
-        Raises StoreError when `expected` is given and the content has another hash; then nothing is stored.
+        Raises StoreError when the disk refuses, or when `expected` is given and the content has another hash; then nothing
+        is stored.
         """
         if suffix not in SUFFIXES:
             raise StoreError(f"Files ending in {suffix!r} are not kept; use one of {', '.join(SUFFIXES)}.")
@@ -71,6 +72,8 @@ class MediaStore:
                 raise StoreError(f"The content of {expected}{suffix} has the hash {sha256}: it is damaged.")
             with self._lock():
                 self._adopt(temporary, sha256, size, suffix)
+        except OSError as error:
+            raise StoreError(f"The file could not be stored ({error}); is there room on the disk?") from error
         finally:
             temporary.unlink(missing_ok=True)
         return sha256

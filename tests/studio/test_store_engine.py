@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import subprocess
 import sys
 from datetime import datetime
@@ -116,3 +117,43 @@ def test_preferences_outlive_the_process(store_place):
     assert second.preferences.get("picks_per_round") == {"mini": 20}
     assert second.preferences.get("unset", "nothing") == "nothing"
     second.close()
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_is_lost(store):
+    if not store.database.is_sqlite:
+        pytest.skip("SQLite can be told that its disk is full")
+    store.people.add_person("Ada")
+    with store.database.write() as session:
+        pages = session.execute(sa.text("PRAGMA page_count")).scalar()
+        session.execute(sa.text(f"PRAGMA max_page_count = {pages}"))
+    with pytest.raises(StoreError, match="disk is full"):
+        store.preferences.set("large", "x" * 1_000_000)
+    assert [person.name for person in store.people.list()] == ["Ada"]
+
+
+def test_a_database_held_by_another_program_is_one_sentence(store):
+    if not store.database.is_sqlite:
+        pytest.skip("a lock of SQLite")
+
+    @sa.event.listens_for(store.database.engine, "checkout")
+    def wait_briefly(connection, _record, _proxy):
+        connection.execute("PRAGMA busy_timeout = 50")
+
+    other = sqlite3.connect(store.folder / "studio.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked"):
+        store.people.add_person("Ada")
+    # Readers go on meanwhile.
+    assert store.people.list() == []
+    other.execute("COMMIT")
+    other.close()
+    assert store.people.add_person("Ada").name == "Ada"
+
+
+def test_a_folder_that_cannot_be_used_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StoreError, match="choose another"):
+        Store.open(tmp_path / "file" / "data")
+    (tmp_path / "studio.db").write_text("not a database, but long enough to be read as one" * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        Store.open(tmp_path)

@@ -46,7 +46,7 @@ def test_a_stream_that_breaks_leaves_nothing(store):
         def read(self, size=-1):
             raise OSError("disk gone")
 
-    with pytest.raises(OSError, match="disk gone"):
+    with pytest.raises(StoreError, match="disk gone"):
         store.media.add_stream(Breaks(), ".png")
     assert [path.name for path in store.media.folder.iterdir()] in ([], [".lock"])
 
