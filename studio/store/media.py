@@ -60,8 +60,8 @@ class MediaStore:
     def add_stream(self, stream: BinaryIO, suffix: str, *, expected: str | None = None) -> str:
         """Store what `stream` gives, in pieces, and return its SHA-256.
 
-        Raises StoreError when the disk refuses, or when `expected` is given and the content has another hash; then nothing
-        is stored.
+        Raises StoreError when the disk refuses, or when `expected` is given and the content has another hash; then
+        nothing is stored.
         """
         if suffix not in SUFFIXES:
             raise StoreError(f"Files ending in {suffix!r} are not kept; use one of {', '.join(SUFFIXES)}.")
