@@ -80,9 +80,7 @@ class Store:
             migrate(database, folder / "migrate.lock")
             return cls(folder, database, rng=rng)
         except OSError as error:
-            raise StoreError(
-                f"The data folder {folder} cannot be used ({error}); choose another with --data."
-            ) from error
+            raise StoreError(f"The data folder {folder} cannot be used ({error}); choose another one.") from error
 
     def close(self) -> None:
         """Give the database connections back."""

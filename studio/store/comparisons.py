@@ -24,7 +24,7 @@ SIZES = range(2, 5)
 
 
 class Comparisons:
-    """What people are asked, and what they answered."""
+    """Two to four candidates side by side."""
 
     def __init__(self, database: Database, rng: random.Random) -> None:
         self._database = database
