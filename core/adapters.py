@@ -108,13 +108,9 @@ class Adapters:
             return card
         self._check_shapes(card, weights)
         try:
-            self._transformer.load_lora_adapter(
-                weights, prefix=None, metadata=config, adapter_name=card.digest
-            )
+            self._transformer.load_lora_adapter(weights, prefix=None, metadata=config, adapter_name=card.digest)
         except Exception as error:  # peft and diffusers raise many kinds
-            raise AdapterError(
-                f"The adapter {card.name} in {folder} cannot be put on the model: {error}"
-            ) from error
+            raise AdapterError(f"The adapter {card.name} in {folder} cannot be put on the model: {error}") from error
         self._cards[card.digest] = card
         self._restore()
         return card
@@ -179,23 +175,18 @@ class Adapters:
             found = weight.shape[1] if part == "A" else weight.shape[0]
             if found != expected:
                 raise AdapterError(
-                    f"The adapter {card.name} does not fit: {key} is for {found} features, the layer has "
-                    f"{expected}."
+                    f"The adapter {card.name} does not fit: {key} is for {found} features, the layer has {expected}."
                 )
 
 
-def add_adapter(
-    transformer: nn.Module, name: str, *, rank: int, alpha: float | None = None, seed: int = 0
-) -> None:
+def add_adapter(transformer: nn.Module, name: str, *, rank: int, alpha: float | None = None, seed: int = 0) -> None:
     """Put a new, trainable adapter on a transformer; everything else is frozen. It starts as the base.
 
     Args:
         rank: of the update; `alpha` / rank scales it, and alpha is the rank when absent.
         seed: of the random half of the weights.
     """
-    present = [
-        n for n in ATTENTION_AND_MLP if any(m.endswith(f".{n}") for m, _ in transformer.named_modules())
-    ]
+    present = [n for n in ATTENTION_AND_MLP if any(m.endswith(f".{n}") for m, _ in transformer.named_modules())]
     transformer.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

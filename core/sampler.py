@@ -42,9 +42,7 @@ OnStep = Callable[[StepReport], None]
 Cancel = Callable[[], bool]
 
 
-def initial_noise(
-    seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device | str = "cpu"
-) -> Tensor:
+def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device | str = "cpu") -> Tensor:
     """Gaussian noise (B, C, rows, columns) float32, each row from its own seed alone.
 
     Drawn on the CPU, so that a seed means the same picture on every device and in every batch; the same
@@ -117,9 +115,7 @@ def sample(
             v_pred = backbone.guide(v_pred, v_negative, guidance)
         if on_step is not None:
             x0 = clean_estimate(x_t, v_pred, sigma)
-            on_step(
-                StepReport(step + 1, steps, sigma_next, weight, lambda x0=x0: backbone.decode(x0).clamp(0, 1))
-            )
+            on_step(StepReport(step + 1, steps, sigma_next, weight, lambda x0=x0: backbone.decode(x0).clamp(0, 1)))
         x_t = euler_step(x_t, v_pred, sigma, sigma_next)
 
     # 4. Check: half precision can overflow, and a picture of NaN would be black without a word.

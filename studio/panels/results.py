@@ -18,9 +18,8 @@ from studio.store.models import Candidate, Generation, GenerationState, Task
 from studio.words import face_strip
 
 EMPTY = (
-    '<div class="nothing-yet"><p class="nothing-yet-title">Nothing made yet</p>'
-    "<p>Add portraits, write a prompt, and press Generate. The pictures, and who is recognised in them, appear here.</p>"
-    "</div>"
+    '<div class="nothing-yet"><p class="nothing-yet-title">Nothing made yet</p><p>Add portraits, write a prompt, '
+    "and press Generate. The pictures, and who is recognised in them, appear here.</p></div>"
 )
 
 

@@ -203,9 +203,7 @@ def resave(folder: Path, change) -> None:
         (lambda w: {k: v.repeat(1, 2) if "lora_A" in k else v for k, v in w.items()}, "does not fit"),
     ],
 )
-def test_an_adapter_of_other_weights_is_an_error_and_changes_nothing(
-    bundle, saved, tmp_path, change, message
-):
+def test_an_adapter_of_other_weights_is_an_error_and_changes_nothing(bundle, saved, tmp_path, change, message):
     base = velocity(bundle)
     copy_of(saved[1], tmp_path / "other")
     resave(tmp_path / "other", change)

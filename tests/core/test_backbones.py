@@ -62,13 +62,9 @@ def stock(bundle, kind, monkeypatch):
     return run
 
 
-def pictures(
-    bundle: Bundle, prompt: str, references: list[np.ndarray], seeds: list[int], **options
-) -> np.ndarray:
+def pictures(bundle: Bundle, prompt: str, references: list[np.ndarray], seeds: list[int], **options) -> np.ndarray:
     conditioning = bundle.backbone.encode_prompt(prompt, references)
-    x0 = sample(
-        bundle.backbone, conditioning, seeds=seeds, height=HEIGHT, width=WIDTH, steps=STEPS, **options
-    )
+    x0 = sample(bundle.backbone, conditioning, seeds=seeds, height=HEIGHT, width=WIDTH, steps=STEPS, **options)
     return bundle.backbone.decode(x0).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
@@ -157,10 +153,7 @@ def test_one_prefix_serves_several_noise_levels(trainable):
     x_t, sigma = targets(trainable, 3)
 
     def one_by_one() -> torch.Tensor:
-        rows = [
-            backbone.velocity(backbone.prefill(conditioning), x_t[i : i + 1], sigma[i : i + 1])
-            for i in range(3)
-        ]
+        rows = [backbone.velocity(backbone.prefill(conditioning), x_t[i : i + 1], sigma[i : i + 1]) for i in range(3)]
         return torch.cat(rows)
 
     shared = backbone.velocity(backbone.prefill(conditioning), x_t, sigma)

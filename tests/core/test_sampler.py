@@ -65,9 +65,7 @@ def test_at_weight_zero_swapping_the_references_changes_nothing(bundle):
 
 def test_weight_zero_is_the_model_without_references(bundle):
     if bundle.card.text_first:
-        pytest.skip(
-            "text first: the end of the template is left out with the references, see the module's text"
-        )
+        pytest.skip("text first: the end of the template is left out with the references, see the module's text")
     without = bundle.backbone.encode_prompt("two people", [])
     weightless = run(bundle, encode(bundle, 0), schedule=IdentitySchedule.off())
     torch.testing.assert_close(weightless, run(bundle, without), rtol=0, atol=2e-5)
