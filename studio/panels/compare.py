@@ -133,7 +133,9 @@ def wire(
         except StoreError as error:
             judging = Judging(annotator=judging.annotator)
             page = _problem(str(error))
-        return judging.write(), *page, judging.annotator, _session_choices(studio, judging)
+        # Somebody may be typing a name already.
+        name = judging.annotator or gr.skip()
+        return judging.write(), *page, name, _session_choices(studio, judging)
 
     def compare_own(state: dict[str, Any], drafted: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
         judging, current = Judging.read(state), Draft.read(drafted)

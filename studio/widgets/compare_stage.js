@@ -137,7 +137,7 @@ function openReasons(open) {
   stage.querySelector(".stage-reasons").hidden = !open;
   stage.querySelector(".stage-open-reasons").setAttribute("aria-expanded", open);
   stage.classList.toggle("with-reasons", open);
-  if (!open) stage.focus?.();
+  if (!open) stage.focus({ preventScroll: true });
 }
 function toggleReason(index) {
   const found = props.reasons[index];
@@ -219,6 +219,12 @@ function prefetch(questions) {
   }
 }
 
+// Otherwise Enter would press the button that led here once more.
+function takeFocus() {
+  const active = document.activeElement;
+  if (active?.matches("body, button:not([role=tab])") && element.offsetParent !== null) stage.focus({ preventScroll: true });
+}
+
 function show() {
   const value = props.value || {};
   const waiting = (value.questions || []).filter((one) => !skippedPast.has(keyOf(one)));
@@ -257,6 +263,7 @@ function show() {
       if (question === shown) startClock();
     });
     mark();
+    takeFocus();
   }
   say(problem || said, Boolean(problem));
 }
@@ -301,8 +308,10 @@ function onKey(event) {
     if (typing.classList.contains("stage-note") && event.key === "Enter") confirm();
     return;
   }
-  if (event.target.closest?.("[role=tab], [role=listbox], [role=slider]")) return;
   const key = event.key.toLowerCase();
+  // Arrows move between tabs, options and along sliders; the tab just clicked keeps the focus, so letters pass.
+  if (event.target.closest?.("[role=listbox], [role=slider]")) return;
+  if (key.startsWith("arrow") && event.target.closest?.("[role=tab]")) return;
   // Enter on a focused button is that button's click; on a picture it confirms what was marked.
   const focused = key === "enter" ? event.target.closest?.("button") : null;
   if (focused && !(focused.classList.contains("stage-picture") && places.length)) return;

@@ -28,7 +28,7 @@ def compare_stage(**kwargs: Any) -> gr.HTML:
     """
     return gr.HTML(
         value={"questions": [], "empty": "Nothing to compare yet."},
-        html_template='<section class="stage" aria-label="Blind comparison"></section>',
+        html_template='<section class="stage" tabindex="-1" aria-label="Blind comparison"></section>',
         js_on_load=_SCRIPT.read_text(encoding="utf-8"),
         apply_default_css=False,
         reasons=[list(reason) for reason in REASONS.items()],

@@ -5,9 +5,10 @@ import re
 import pytest
 from PIL import Image
 
+from studio.store import StoreError
 from studio.store.models import SessionState
 from tests.studio.picture_bytes import png
-from tests.studio.store_samples import add_generation
+from tests.studio.store_samples import add_generation, add_person
 
 pytestmark = pytest.mark.browser
 
@@ -157,10 +158,22 @@ def test_the_library_exports_and_deletes(visit, server):
         page.locator("#exported").click()
     assert download.value.suggested_filename == "idglow-picks.parquet"
 
+    person, _ = add_person(server.store, f"Mira {HOSTILE}")
+    page.reload()
+    page.get_by_role("tab", name="Library").click()
+    page.locator("#library-people > button").click()
+    page.get_by_role("button", name=re.compile("Mira")).click()
+    page.get_by_text("1 portrait").wait_for()  # counted before anything is asked
+    assert server.store.people.get(person.id)
+    page.locator("#delete-person").click()
+    page.get_by_text("is deleted").wait_for()
+    with pytest.raises(StoreError):
+        server.store.people.get(person.id)
 
-@pytest.mark.parametrize("tab", ["Create", "Compare", "Library", "Insights"])
-def test_a_phone_scrolls_one_way_only(visit, tab):
+
+def test_a_phone_scrolls_one_way_only(visit):
     page = visit(390, 844)
-    page.get_by_role("tab", name=tab).click()
-    page.wait_for_timeout(500)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for tab in "Create", "Compare", "Library", "Insights":
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
