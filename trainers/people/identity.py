@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -191,6 +192,7 @@ _IRIS = {
 }
 
 
+@lru_cache(maxsize=1024)
 def sample_identity(seed: int) -> Identity:
     """The person number `seed` of the prior: sexes and ancestries evenly, shape from a correlated Gaussian
     without outliers."""

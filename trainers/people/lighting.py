@@ -65,6 +65,7 @@ class Lighting:
         # Lamps in columns: key, fill.
         self._directions = unit(tensor([light.key.direction, light.fill.direction])).T.contiguous()
         self._colours = tensor([light.key.colour, light.fill.colour])
+        self._blur = 0.02 * tensor(self._softness)
         self._sky, self._ground = tensor(light.sky), tensor(light.ground)
         self._wrap = tensor([*_SUBSURFACE_WRAP])
         self._red_edge = tensor([-0.25, 0.0, 0.0])
@@ -108,16 +109,13 @@ class Lighting:
         if surface.tangent is not None:
             return self._fibre_highlights(points, surface, lit, ambient)
         normal, view = surface.normal, points.view
-        cosines = normal @ self._directions
-        lobes = []
-        for lamp, visible in enumerate((lit, ambient)):
-            half = unit(self._directions[:, lamp] + view)
-            # A large source blurs its own highlight.
-            gloss = surface.gloss / (1 + surface.gloss * 0.02 * self._softness[lamp])
-            fresnel = 0.04 + 0.96 * (1 - (half * view).sum(1).clamp(0, 1)) ** 5
-            lobe = (normal * half).sum(1).clamp(min=0) ** gloss * (gloss + 8) / 25 * fresnel
-            lobes.append(lobe * smoothstep(-0.05, 0.35, cosines[:, lamp]) * visible)
-        result = (torch.stack(lobes, 1) * surface.specular[:, None]) @ self._colours
+        half = unit(self._directions.T + view[:, None])  # (P, lamps, 3)
+        # A large source blurs its own highlight.
+        gloss = surface.gloss[:, None] / (1 + surface.gloss[:, None] * self._blur)
+        fresnel = 0.04 + 0.96 * (1 - (half * view[:, None]).sum(-1).clamp(0, 1)) ** 5
+        lobes = (normal[:, None] * half).sum(-1).clamp(min=0) ** gloss * (gloss + 8) / 25 * fresnel
+        lobes = lobes * smoothstep(-0.05, 0.35, normal @ self._directions) * torch.stack([lit, ambient], 1)
+        result = (lobes * surface.specular[:, None]) @ self._colours
         # The sheen of the sky at grazing angles.
         facing = (normal * view).sum(1)
         grazing = (1 - facing.clamp(0, 1)) ** 4 * ambient * surface.specular * 0.18
@@ -142,15 +140,11 @@ class Lighting:
     def _fibre_highlights(self, points: SurfacePoints, surface: Surface, lit: Tensor, ambient: Tensor) -> Tensor:
         """Kajiya-Kay with two shifted lobes: a white one from the surface, a coloured one from inside the fibre.
         The first extra channel of hair is its tone, which shifts them a little from strand to strand."""
-        tangent, shift = surface.tangent, points.extra[:, 0]
+        tangent, shift = surface.tangent, points.extra[:, :1]
         outward = unit(surface.normal - tangent * (surface.normal * tangent).sum(1, keepdim=True))
-        facing = smoothstep(-0.2, 0.4, outward @ self._directions)
-        result = torch.zeros_like(surface.albedo)
-        for lamp, visible in enumerate((lit, ambient)):
-            along = (tangent * unit(self._directions[:, lamp] + points.view)).sum(1)
-            white = (1 - (along + 0.08 + 0.10 * shift) ** 2).clamp(min=0) ** (60 - 25 * self._softness[lamp])
-            inner = (1 - (along - 0.10 + 0.15 * shift) ** 2).clamp(min=0) ** 16
-            strength = facing[:, lamp] * surface.specular * visible
-            lobes = 0.05 * white[:, None] + 0.5 * inner[:, None] * surface.albedo
-            result = result + lobes * strength[:, None] * self._colours[lamp]
-        return result
+        strength = smoothstep(-0.2, 0.4, outward @ self._directions) * torch.stack([lit, ambient], 1)
+        strength = strength * surface.specular[:, None]
+        along = (tangent[:, None] * unit(self._directions.T + points.view[:, None])).sum(-1)
+        white = (1 - (along + 0.08 + 0.10 * shift) ** 2).clamp(min=0) ** (60 - 1250 * self._blur)
+        inner = (1 - (along - 0.10 + 0.15 * shift) ** 2).clamp(min=0) ** 16
+        return 0.05 * (white * strength) @ self._colours + 0.5 * surface.albedo * ((inner * strength) @ self._colours)

@@ -103,9 +103,11 @@ class Renderer:
         layer = _gather(seen.points.pixel, colour * exposure, seen.points.share, view.pixels)
         image = layer[:, :3] + background.to(self.device).reshape(-1, 3) * (1 - layer[:, 3:])
         # 4. Lashes and lenses, back to front.
-        for points in reversed(look_through(scene, view, seen.keys, BLENDED_LAYERS)):
-            colour, alpha = shade(points)
-            layer = _gather(points.pixel, colour * exposure, points.share * alpha, view.pixels)
+        layers = look_through(scene, view, seen.keys, BLENDED_LAYERS)
+        colour, alpha = shade(Points.joined(layers))
+        sizes = [len(points) for points in layers]
+        for points, c, a in reversed(list(zip(layers, colour.split(sizes), alpha.split(sizes), strict=True))):
+            layer = _gather(points.pixel, c * exposure, points.share * a, view.pixels)
             image = layer[:, :3] + image * (1 - layer[:, 3:])
         people = _owners(seen.points, view, len(actors)).reshape(height, width)
         boxes = _face_boxes(actors, view)

@@ -29,11 +29,13 @@ class Shadows:
         self._low, self._far = low[:2], float(high[2]) + 30
         self._scale = (size - 1) / float((high - low)[:2].amax().clamp(min=1e-3))
         self._reach = max(1.0, (0.013 + 0.026 * softness) * self._scale)
-        found = raster.fragments(self._project(scene.positions), scene.casters().faces, size, size, cut=scene.cut)
+        found = raster.fragments(self._project(scene.positions), scene.casters.faces, size, size, cut=scene.cut)
         keys = raster.nearest(found, size * size)
         for _, strands in scene.strands:
             if strands.casts_shadow:
-                keys = torch.minimum(keys, strand_keys(self._project(strands.knots), size, size, wide=2)[0])
+                keys = torch.minimum(
+                    keys, strand_keys(self._project(strands.knots), size, size, wide=2, spacing=1.4)[0]
+                )
         self._depth = raster.depth_image(keys, 1e4)
 
     def _project(self, positions: Tensor) -> Tensor:

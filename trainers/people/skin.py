@@ -61,7 +61,7 @@ def shade(points: SurfacePoints) -> Surface:
     ages = [p.appearance.age for p in people]
     age = points.gather(ages)
     blotch = points.noise(shifted, 7.0) + 0.6 * points.noise(shifted, 16.0)
-    pores = _detail(points, shifted, 45.0, finest=0.015, coarsest=0.05)
+    pores = _detail(points, shifted, 45.0, finest=0.012, coarsest=0.036)
     grain = _detail(points, shifted, 110.0, finest=0.008, coarsest=0.035)
 
     albedo = points.gather([skin_colour(p.identity) for p in people])
@@ -155,9 +155,11 @@ def _lip_colour(person: Person) -> tuple[float, float, float]:
 
 def _wrinkles(points: SurfacePoints, age: Tensor, blotch: Tensor) -> tuple[Tensor, Tensor]:
     """(P, 3) what wrinkles add to the normal, and (P,) how dark their folds are."""
+    old = smoothstep(35.0, 75.0, age)
+    if not float(old.amax()):
+        return torch.zeros_like(points.template), torch.zeros_like(age)
     x, y, z = points.template.unbind(1)
     side = x.abs()
-    old = smoothstep(35.0, 75.0, age)
     fine = smoothstep(0.06, 0.02, points.footprint)
     forehead = (
         smoothstep(0.58, 0.72, y) * smoothstep(1.15, 0.95, y) * smoothstep(0.5, 0.8, z) * smoothstep(0.62, 0.3, side)

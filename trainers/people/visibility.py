@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -105,16 +105,11 @@ class Points:
         return len(self.pixel)
 
     def at(self, chosen: Tensor) -> Points:
-        return Points(
-            self.pixel[chosen],
-            self.person[chosen],
-            self.material[chosen],
-            self.share[chosen],
-            self.template[chosen],
-            self.position[chosen],
-            self.normal[chosen],
-            self.extra[chosen],
-        )
+        return Points(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
+    @classmethod
+    def joined(cls, several: Sequence[Points]) -> Points:
+        return cls(*(torch.cat([getattr(points, f.name) for points in several]) for f in fields(cls)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +120,10 @@ class Triangles:
     part: Tensor
     two_sided: Tensor
 
+    @classmethod
+    def joined(cls, several: Sequence[Triangles]) -> Triangles:
+        return cls(*(torch.cat([getattr(t, name) for t in several]) for name in ("faces", "part", "two_sided")))
+
 
 class Scene:
     """All triangles and strands of all people, in scene space. Parts are numbered: meshes first, then strands."""
@@ -133,7 +132,7 @@ class Scene:
         self.actors = actors
         self.strands = [(i, replace(s, knots=s.knots + actors[i].position)) for i, s in strands]
         meshes = [(i, part) for i, actor in enumerate(actors) for part in actor.parts]
-        rows, faces, cuts, flags = [], [], [], []
+        rows, cuts, sheets = [], [], []
         offset = 0
         for number, (index, part) in enumerate(meshes):
             count = len(part.vertices)
@@ -141,34 +140,21 @@ class Scene:
             extra = part.extra if part.extra is not None else part.vertices.new_zeros(count, 0)
             extra = F.pad(extra, (0, EXTRA_CHANNELS - extra.shape[1]))
             rows.append(torch.cat([part.template, part.vertices + actors[index].position, normals, extra], 1))
-            faces.append(part.faces + offset)
             cuts.append(part.cut if part.cut is not None else part.vertices.new_ones(count))
-            values = (number, int(part.two_sided), int(not part.blended), int(part.casts_shadow))
-            flags.append(torch.tensor(values, device=device).expand(len(part.faces), 4))
+            labels = torch.full_like(part.faces[:, 0], number), torch.full_like(part.faces[:, 0], part.two_sided)
+            sheets.append((part, Triangles(part.faces + offset, labels[0], labels[1].bool())))
             offset += count
         self._channels = torch.cat(rows)
         self.positions = self._channels[:, 3:6].contiguous()
         self.cut = torch.cat(cuts)
-        self._faces = torch.cat(faces)
-        self._part, two_sided, opaque, casts = torch.cat(flags).unbind(1)
-        self._two_sided, self._opaque, self._casts = two_sided.bool(), opaque.bool(), casts.bool()
+        self.opaque = Triangles.joined([t for part, t in sheets if not part.blended])
+        self.blended = Triangles.joined([t for part, t in sheets if part.blended])
+        self.casters = Triangles.joined([t for part, t in sheets if part.casts_shadow and not part.blended])
         self.first_strand = len(meshes)
         owners = [index for index, _ in meshes] + [index for index, _ in self.strands]
         materials = [int(part.material) for _, part in meshes] + [int(s.material) for _, s in self.strands]
         self._owner = torch.tensor(owners, device=device)
         self._material = torch.tensor(materials, device=device)
-
-    def opaque(self) -> Triangles:
-        return self._select(self._opaque)
-
-    def blended(self) -> Triangles:
-        return self._select(~self._opaque)
-
-    def casters(self) -> Triangles:
-        return self._select(self._opaque & self._casts)
-
-    def _select(self, chosen: Tensor) -> Triangles:
-        return Triangles(self._faces[chosen], self._part[chosen], self._two_sided[chosen])
 
     def points(self, pixel: Tensor, part: Tensor, share: Tensor, channels: Tensor) -> Points:
         template, position, normal, extra = channels.split([3, 3, 3, EXTRA_CHANNELS], 1)
@@ -208,7 +194,7 @@ class Seen:
 def look(scene: Scene, view: View) -> Seen:
     """The opaque surfaces that the view shows."""
     screen = view.project(scene.positions)
-    triangles = scene.opaque()
+    triangles = scene.opaque
     found = raster.fragments(screen, triangles.faces, view.rows, view.columns, cull=~triangles.two_sided, cut=scene.cut)
     keys = raster.nearest(found, view.sample_count)
     # The part of each sample, -1 for none.
@@ -237,9 +223,7 @@ def look(scene: Scene, view: View) -> Seen:
 
 def look_through(scene: Scene, view: View, opaque: Tensor, layers: int) -> list[Points]:
     """The nearest blended surfaces in front of the opaque (samples,) keys, nearest layer first."""
-    triangles = scene.blended()
-    if not len(triangles.faces):
-        return []
+    triangles = scene.blended
     screen = view.project(scene.positions)
     found = raster.fragments(screen, triangles.faces, view.rows, view.columns, cull=~triangles.two_sided, cut=scene.cut)
     found = raster.in_front(found, opaque)
