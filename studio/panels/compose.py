@@ -209,8 +209,10 @@ def restore(page: ComposePage, studio: Studio, draft: gr.BrowserState, blocks: g
 
     def watch(state: dict[str, Any]) -> Iterator[list[Any]]:
         current = Draft.read(state)
-        if current.generations:
-            yield from _watch(studio, current)
+        if not current.generations:
+            yield [gr.skip()] * len(watched)  # a generator that yields nothing empties its outputs
+            return
+        yield from _watch(studio, current)
 
     shown, settings = page.results, page.settings
     watched = [

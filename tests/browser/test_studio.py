@@ -178,6 +178,15 @@ def test_the_library_exports_and_deletes(visit, server):
         server.store.people.get(person.id)
 
 
+def test_a_new_visitor_is_told_what_to_do(visit):
+    page = visit()
+    page.wait_for_timeout(1500)  # what page load does must leave the page as it is
+    assert page.locator("#generate").inner_text() == "Generate"
+    for tab, words in (("Create", "Nothing made yet"), ("Compare", "Nothing to compare yet")):
+        page.get_by_role("tab", name=tab).click()
+        page.get_by_text(words).wait_for()
+
+
 def test_a_phone_scrolls_one_way_only(visit):
     page = visit(390, 844)
     for tab in "Create", "Compare", "Library", "Insights":
