@@ -27,7 +27,7 @@ def compare_stage(**kwargs: Any) -> gr.HTML:
     skip: comparison, lease. undo: nothing else. Actions are sent one after the other, each when the last was answered.
     """
     return gr.HTML(
-        value={"questions": [], "empty": "Nothing to compare yet."},
+        value={"questions": [], "empty": ""},
         html_template='<section class="stage" tabindex="-1" aria-label="Blind comparison"></section>',
         js_on_load=_SCRIPT.read_text(encoding="utf-8"),
         apply_default_css=False,

@@ -184,7 +184,7 @@ def test_a_new_visitor_is_told_what_to_do(visit):
     assert page.locator("#generate").inner_text() == "Generate"
     for tab, words in (("Create", "Nothing made yet"), ("Compare", "Nothing to compare yet")):
         page.get_by_role("tab", name=tab).click()
-        page.get_by_text(words).wait_for()
+        page.locator("p.nothing-yet-title", has_text=words).wait_for()
 
 
 def test_a_phone_scrolls_one_way_only(visit):
