@@ -25,7 +25,7 @@ def build_page(studio: Studio) -> gr.Blocks:
         draft = gr.BrowserState({}, storage_key="idglow-draft", secret=secret)
         header = gr.HTML(lambda: header_html(studio.host.state), elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Create", id="create"):
+            with gr.Tab("Create", id="create") as create_tab:
                 create = compose.build(studio)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 judge = compare.build(secret)
@@ -33,7 +33,7 @@ def build_page(studio: Studio) -> gr.Blocks:
                 shelf = library.build(studio)
             with gr.Tab("Insights", id="insights") as insights_tab:
                 counted = insights.build()
-        compose.wire(create, studio, draft)
+        compose.wire(create, studio, draft, create_tab)
         compare.wire(judge, studio, draft, compare_tab, tabs, create.results)
         library.wire(shelf, studio, draft, library_tab)
         insights.wire(counted, studio, insights_tab)

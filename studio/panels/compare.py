@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.adapter_choice import adapter_name
 from studio.context import Studio
 from studio.draft import Draft
 from studio.judging import (
@@ -362,9 +363,8 @@ def _card(studio: Studio, candidate: Candidate, letter: str, place: str) -> str:
 
 def source_words(studio: Studio, row: Generation) -> str:
     """Schedule and adapter of a generation in a line."""
-    adapter = "base model" if row.adapter_id is None else studio.store.adapters.get(row.adapter_id).name
     strength = "" if row.strength == 1 else f", strength {row.strength:g}"
-    return f"{row.schedule}{strength} · {adapter}"
+    return f"{row.schedule}{strength} · {adapter_name(studio.store, row.adapter_id)}"
 
 
 def _page(studio: Studio, judging: Judging, annotator: Annotator) -> tuple[Any, ...]:

@@ -10,37 +10,19 @@ from typing import Any
 
 import gradio as gr
 
-from core.backbones.bundles import find_card
 from core.prompts import Task, refuse_unsafe
+from studio.adapter_choice import CURRENT
 from studio.context import Studio
 from studio.draft import Draft
 from studio.model_host import ModelsNotReady
-from studio.panels import people, prompt, results
+from studio.panels import people, prompt, results, run_settings
 from studio.panels.people import PeoplePanel
 from studio.panels.prompt import PromptPanel
 from studio.panels.results import ResultsPanel
+from studio.panels.run_settings import LARGEST_SEED, SettingsPanel
 from studio.store import NewGeneration, StoreError
 from studio.store.models import Generation
 from studio.store.models.base import new_id
-from studio.widgets.timing import AGE_PRESET, GROUP_PRESET, schedule_of, timing_editor, timing_of
-
-LARGEST_SEED = 2**31 - 1
-
-
-@dataclass(frozen=True, eq=False)
-class SettingsPanel:
-    timing: gr.HTML
-    preset: gr.Button
-    compare_with: gr.Checkbox
-    other_timing: gr.HTML
-    steps: gr.Slider
-    candidates: gr.Slider
-    seed: gr.Number
-    random_seed: gr.Checkbox
-    size: gr.Dropdown
-    guidance: gr.Slider
-    generate: gr.Button
-    cancel: gr.Button
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,76 +41,21 @@ def build(studio: Studio) -> ComposePage:
             with gr.Column(elem_classes="step"):
                 prompt_panel = prompt.build()
             with gr.Column(elem_classes="step"):
-                settings_panel = _build_settings(studio)
+                settings_panel = run_settings.build(studio)
         with gr.Column(scale=8, min_width=340, elem_id="compose-results"):
             results_panel = results.build()
     return ComposePage(people_panel, prompt_panel, settings_panel, results_panel)
 
 
-def _build_settings(studio: Studio) -> SettingsPanel:
-    limits = studio.settings
-    steps, sizes = _model_defaults(limits.bundle, limits.max_side)
-    gr.Markdown("### 3 · Identity timing\nWhen, while the picture forms, the portraits are looked at.")
-    timing = timing_editor(elem_id="timing")
-    preset = gr.Button("Preset for this task", size="sm", elem_id="timing-preset")
-    compare_with = gr.Checkbox(
-        label="Run a second schedule as B", info="Same seeds, different timing, side by side.", elem_id="ab"
-    )
-    other_timing = timing_editor({**GROUP_PRESET, "mode": "constant"}, visible=False, elem_id="timing-b")
-    with gr.Accordion("Sampling", open=False):
-        number = gr.Slider(1, limits.max_candidates, value=min(4, limits.max_candidates), step=1, label="Candidates")
-        step_count = gr.Slider(1, limits.max_steps, value=min(steps, limits.max_steps), step=1, label="Steps")
-        with gr.Row():
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, elem_id="seed")
-            random_seed = gr.Checkbox(True, label="New seed each time", elem_id="random-seed")
-        size = gr.Dropdown(sizes, value=sizes[0], label="Size", elem_id="size")
-        guidance = gr.Slider(
-            1, 8, value=1, step=0.5, label="Guidance", info="Above 1 the text weighs more, at twice the time."
-        )
-    with gr.Row(elem_id="generate-row"):
-        generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
-        cancel = gr.Button("Cancel", size="lg", visible=False, elem_id="cancel")
-    return SettingsPanel(
-        timing,
-        preset,
-        compare_with,
-        other_timing,
-        step_count,
-        number,
-        seed,
-        random_seed,
-        size,
-        guidance,
-        generate,
-        cancel,
-    )
-
-
-def _model_defaults(bundle: str, max_side: int) -> tuple[int, list[str]]:
-    """Steps and sizes of a bundle, known from its card before anything is loaded."""
-    try:
-        card = find_card(bundle)
-    except (ValueError, RuntimeError):  # the header says what is wrong with the bundle
-        return 20, ["256 × 256"]
-    wide = min(max_side, card.width * 3 // 2)
-    wanted = [(card.width, card.height), (wide, card.height), (card.width * 3 // 4, card.height)]
-    sizes = dict.fromkeys(
-        f"{width // 32 * 32} × {height // 32 * 32}" for width, height in wanted if max(width, height) <= max_side
-    )
-    return card.steps, list(sizes) or [f"{card.width} × {card.height}"]
-
-
-def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState) -> None:
+def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState, tab: gr.Tab) -> None:
     people.wire(page.people, studio, draft)
     prompt.wire(page.prompt, studio, draft)
     results.wire(page.results, studio, draft)
+    run_settings.wire(page.settings, studio, page.prompt.task, tab)
     settings, shown = page.settings, page.results
 
-    inputs = {
-        draft, page.prompt.task, page.prompt.scene, page.prompt.text, page.prompt.origin,
-        settings.timing, settings.compare_with, settings.other_timing, settings.steps, settings.candidates,
-        settings.seed, settings.random_seed, settings.size, settings.guidance,
-    }  # fmt: skip
+    words = {page.prompt.task, page.prompt.scene, page.prompt.text, page.prompt.origin}
+    exact = [settings.steps, settings.seed, settings.random_seed, settings.guidance]
 
     def start(values: dict[Any, Any]) -> dict[Any, Any]:
         """Store and queue the run; everything after that can be picked up again by a reloaded page."""
@@ -151,7 +78,7 @@ def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState) -> None:
         candidate = studio.store.generations.candidate(chosen)
         row = candidate.generation
         return {
-            settings.timing: timing_of(results.schedule_of(row), row.strength),
+            **run_settings.settings_of(studio, settings, [row]),
             settings.steps: row.steps,
             settings.seed: candidate.seed,
             settings.random_seed: False,
@@ -169,31 +96,21 @@ def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState) -> None:
         yield from _watch(studio, Draft.read(state))
 
     settings.generate.click(
-        start, inputs, [draft, settings.seed], show_progress="hidden", concurrency_limit=None, **private
+        start,
+        {draft, *words, *settings.inputs},
+        [draft, settings.seed],
+        show_progress="hidden",
+        concurrency_limit=None,
+        **private,
     ).success(watch, [draft], watched, show_progress="hidden", concurrency_limit=None, **private)
     settings.cancel.click(cancel, [draft], show_progress="hidden", concurrency_limit=None, **private)
     shown.reuse.click(
         reuse,
         [shown.chosen],
-        [settings.timing, settings.steps, settings.seed, settings.random_seed, settings.guidance, page.prompt.text],
+        [*settings.restored, *exact, page.prompt.text],
         show_progress="hidden",
         **private,
     )
-    settings.compare_with.change(
-        lambda on: gr.update(visible=on),
-        settings.compare_with,
-        settings.other_timing,
-        show_progress="hidden",
-        **private,
-    )
-    for chosen in (settings.preset.click, page.prompt.task.change):
-        chosen(
-            lambda task: AGE_PRESET if task == Task.CHILD.value else GROUP_PRESET,
-            page.prompt.task,
-            settings.timing,
-            show_progress="hidden",
-            **private,
-        )
 
 
 def restore(page: ComposePage, studio: Studio, draft: gr.BrowserState, blocks: gr.Blocks) -> None:
@@ -204,7 +121,7 @@ def restore(page: ComposePage, studio: Studio, draft: gr.BrowserState, blocks: g
         return {
             draft: current.write(),
             page.people.people: people.listing(studio, current),
-            **_words_of(page, results.load(studio, current)),
+            **_settings_of(studio, page, results.load(studio, current)),
         }
 
     def watch(state: dict[str, Any]) -> Iterator[list[Any]]:
@@ -220,23 +137,24 @@ def restore(page: ComposePage, studio: Studio, draft: gr.BrowserState, blocks: g
         shown.compare, shown.slider, settings.generate, settings.cancel,
     ]  # fmt: skip
     private = {"api_visibility": "private", "show_progress": "hidden"}
-    words = [page.prompt.task, page.prompt.scene, page.prompt.text, page.prompt.origin, settings.timing]
+    words = [page.prompt.task, page.prompt.scene, page.prompt.text, page.prompt.origin, *settings.restored]
     blocks.load(begin, [draft], [draft, page.people.people, *words], **private).then(
         watch, [draft], watched, concurrency_limit=None, **private
     )
 
 
-def _words_of(page: ComposePage, rows: list[Generation]) -> dict[Any, Any]:
-    """Task, prompt and timing of the run on show; nothing where there is none."""
+def _settings_of(studio: Studio, page: ComposePage, rows: list[Generation]) -> dict[Any, Any]:
+    """Task, prompt, timing and adapters of the run on show; where there is none, fresh choices of adapters."""
+    settings = page.settings
     if not rows:
-        return {}
+        return dict(zip(settings.adapters, run_settings.adapter_updates(studio, [CURRENT, CURRENT]), strict=True))
     row = rows[0]
     return {
         page.prompt.task: row.task.value,
         page.prompt.scene: row.prompt.scene_words,
         page.prompt.text: row.prompt.text,
         page.prompt.origin: row.prompt.origin.value,
-        page.settings.timing: timing_of(results.schedule_of(row), row.strength),
+        **run_settings.settings_of(studio, settings, rows),
     }
 
 
@@ -255,18 +173,17 @@ def _new_generations(
     width, height = (int(side) for side in values[settings.size].split(" × "))
     bundle.backbone.limits.check_size(height, width)
     by_template = values[page.prompt.origin] != "edited"
-    timings = [values[settings.timing]]
-    if values[settings.compare_with]:
-        timings.append(values[settings.other_timing])
-    group = new_id() if len(timings) > 1 else None
+    sides = run_settings.sides_of(studio.store, bundle.card.name, settings, values)
+    group = new_id() if len(sides) > 1 else None
     return [
         NewGeneration(
             task=task,
             prompt=text,
             prompt_origin=values[page.prompt.origin],
             scene_words=values[page.prompt.scene] or "",
-            schedule=str(schedule_of(timing)),
-            strength=float(timing["strength"]),
+            schedule=str(side.schedule),
+            strength=side.strength,
+            adapter_id=side.adapter_id,
             steps=int(values[settings.steps]),
             guidance=float(values[settings.guidance]),
             width=width,
@@ -277,10 +194,10 @@ def _new_generations(
             portrait_ids=draft.portraits,
             options={"expected_order": list(range(len(draft.portraits)))} if by_template else {},
             ab_group=group,
-            ab_side=side if group else None,
+            ab_side=letter if group else None,
             author_id=draft.owner(studio.store).id,
         )
-        for timing, side in zip(timings, "AB", strict=False)
+        for side, letter in zip(sides, "AB", strict=False)
     ]
 
 

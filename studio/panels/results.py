@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from core.schedule import IdentitySchedule
+from studio.adapter_choice import adapter_name
 from studio.context import Studio
 from studio.draft import Draft
 from studio.generation import Progress
@@ -113,7 +113,7 @@ def details_html(studio: Studio, row: Generation, candidate: Candidate) -> str:
         "Size": f"{candidate.width} × {candidate.height}",
         "Guidance": f"{row.guidance:g}",
         "Model": f"{row.bundle} ({row.bundle_revision[:10]})",
-        "Adapter": row.adapter_id or "none",
+        "Adapter": adapter_name(studio.store, row.adapter_id),
         "Time": ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in row.timings.items()),
     }
     listed = "".join(f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
@@ -169,7 +169,3 @@ def load(studio: Studio, draft: Draft) -> list[Generation]:
 def previews(all_progress: list[Progress]) -> list[tuple[np.ndarray, str]]:
     """The forming pictures of all sides."""
     return [(picture, "forming …") for progress in all_progress for picture in progress.previews]
-
-
-def schedule_of(row: Generation) -> IdentitySchedule:
-    return IdentitySchedule.parse(row.schedule)
