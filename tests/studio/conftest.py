@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from studio.store import Store
 from studio.store.models import new_id
+from tests.studio.full_store import fill
 
 SERVER = os.environ.get("IDGLOW_TEST_DATABASE_URL")
 
@@ -84,3 +85,17 @@ def opened(place: tuple[Path, str | None]) -> Iterator[Store]:
     store = Store.open(place[0], database_url=place[1], rng=random.Random(0))
     yield store
     store.close()
+
+
+@pytest.fixture
+def full(store) -> Store:
+    """A store with a little of everything."""
+    fill(store)
+    return store
+
+
+@pytest.fixture
+def other(tmp_path) -> Iterator[Store]:
+    """Another studio, on SQLite."""
+    with opened((tmp_path / "other", None)) as store:
+        yield store
