@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trainers.people.gallery import EXAMPLES, plan_example
+from trainers.people.gallery import EVALUATION, EXAMPLES, plan_example
 from trainers.people.identity import sample_identity
 from trainers.people.scene import HELD_OUT_IDENTITIES
 
-FOLDER = Path(__file__).parents[2] / "assets" / "portraits"
+ASSETS = Path(__file__).parents[2] / "assets"
+FOLDER = ASSETS / "portraits"
 
 
 def test_every_example_has_two_pictures_and_the_note():
@@ -40,3 +41,13 @@ def test_the_two_pictures_of_somebody_differ_in_clothes_or_place():
         assert first.members[0].appearance.age == second.members[0].appearance.age == example.age
         assert first.setting != second.setting
         assert first.members[0].appearance.clothes != second.members[0].appearance.clothes
+
+
+def test_rounds_are_measured_on_other_held_out_people():
+    people = {plan_example(person, 0).members[0].identity for person in EVALUATION}
+    assert len(people) == len(EVALUATION)
+    assert min(people) >= HELD_OUT_IDENTITIES
+    assert not people & {plan_example(example, 0).members[0].identity for example in EXAMPLES}
+    pictures = sorted((ASSETS / "evaluation").glob("*.jpg"))
+    assert len(pictures) == len(EVALUATION)
+    assert sum(path.stat().st_size for path in pictures) < 1_000_000

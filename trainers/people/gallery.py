@@ -1,8 +1,11 @@
-"""The example portraits that come with the app: ten people who do not exist, two pictures of each.
+"""Portraits that come with the app, of people who do not exist.
 
     python -m trainers.people.gallery --out assets/portraits
+    python -m trainers.people.gallery --set evaluation --size 256 --out assets/evaluation
 
-They are held-out identities, so no model of this project has been trained on them.
+`examples` are ten people to try the studio with, two pictures of each; `evaluation` are twenty-four others, one picture of
+each, that training rounds are measured on. All are held-out identities, so no model of this project has been trained
+on them.
 """
 
 from __future__ import annotations
@@ -43,6 +46,16 @@ EXAMPLES = (
     Example(9, 8, ("neutral", "smile")),
     Example(35, 60, ("smile", "neutral")),
 )
+_EVALUATION_AGES = (
+    *(27, 41, 33, 58, 22, 46, 36, 64, 29, 52, 38, 24),
+    *(69, 31, 44, 19, 35, 49, 26, 55, 61, 30, 40, 23),
+)
+EVALUATION = tuple(
+    Example(index, age, ("neutral" if index % 3 else "smile", "neutral"))
+    for index, age in enumerate(_EVALUATION_AGES, start=40)
+)
+SETS = {"examples": (EXAMPLES, "ab"), "evaluation": (EVALUATION, "a")}
+"""People, and a letter for each picture of them."""
 _LIGHTS = ("window", "morning", "softbox", "overcast")
 _CALMER = 0.6
 
@@ -67,7 +80,8 @@ def plan_example(example: Example, number: int) -> Scene:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Render the app's example portraits of people who do not exist.")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--set", choices=SETS, default="examples", dest="people")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=512)
     options = parser.parse_args()
@@ -77,8 +91,9 @@ def main() -> None:
     except MeshMissing as error:
         raise SystemExit(str(error)) from error
     options.out.mkdir(parents=True, exist_ok=True)
-    for person, example in enumerate(tqdm(EXAMPLES, unit="person"), 1):
-        for number, letter in enumerate("ab"):
+    people, letters = SETS[options.people]
+    for person, example in enumerate(tqdm(people, unit="person"), 1):
+        for number, letter in enumerate(letters):
             shot = photograph(renderer, plan_example(example, number), options.size, samples=3)
             path = options.out / f"person-{person:02d}-{letter}.jpg"
             Image.fromarray(shot.picture.numpy()).save(path, quality=92, subsampling=0)
