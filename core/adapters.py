@@ -91,13 +91,15 @@ class Adapters:
         """Digests of the adapters in memory."""
         return tuple(self._cards)
 
-    def load(self, folder: Path | str) -> AdapterCard:
+    def load(self, source: Path | str, card: AdapterCard | None = None) -> AdapterCard:
         """Read an adapter into memory without using it yet; loading it again does nothing.
+
+        `source` is a folder; with `card`, for whoever keeps the cards elsewhere, the file of the weights alone.
 
         Raises:
             AdapterError: missing, damaged, not finite, or made for other weights. The model stays as it was.
         """
-        card, weights, config = read_adapter(Path(folder))
+        card, weights, config = read_adapter(Path(source), card)
         if (card.base, card.base_revision) != (self._base, self._base_revision):
             raise AdapterError(
                 f"The adapter {card.name} was trained on {card.base} ({card.base_revision}), but "
@@ -110,7 +112,7 @@ class Adapters:
         try:
             self._transformer.load_lora_adapter(weights, prefix=None, metadata=config, adapter_name=card.digest)
         except Exception as error:  # peft and diffusers raise many kinds
-            raise AdapterError(f"The adapter {card.name} in {folder} cannot be put on the model: {error}") from error
+            raise AdapterError(f"The adapter {card.name} in {source} cannot be put on the model: {error}") from error
         self._cards[card.digest] = card
         self._restore()
         return card
@@ -127,11 +129,11 @@ class Adapters:
             self._active = ActiveAdapter(self._cards[digest], scale)
         self._restore()
 
-    def swap(self, folder: Path | str, *, scale: float = 1.0) -> AdapterCard:
-        """Use the adapter of a folder instead of the one in use, which leaves memory; on failure nothing
+    def swap(self, source: Path | str, card: AdapterCard | None = None, *, scale: float = 1.0) -> AdapterCard:
+        """Use an adapter, given as to `load`, instead of the one in use, which leaves memory; on failure nothing
         changes.
         """
-        card = self.load(folder)
+        card = self.load(source, card)
         previous = self._active
         self.use(card.digest, scale=scale)
         if previous is not None and previous.card.digest != card.digest:
@@ -218,28 +220,30 @@ def save_adapter(transformer: nn.Module, name: str, folder: Path | str, card: Ad
     return card
 
 
-def read_adapter(folder: Path) -> tuple[AdapterCard, dict[str, Tensor], dict[str, Any]]:
-    """Card, weights and LoRA configuration of a saved adapter, checked; raises AdapterError."""
-    for file in (CARD_FILE, WEIGHTS_FILE):
-        if not (folder / file).is_file():
-            raise AdapterError(f"There is no adapter in {folder}: {file} is missing.")
+def read_adapter(
+    source: Path, card: AdapterCard | None = None
+) -> tuple[AdapterCard, dict[str, Tensor], dict[str, Any]]:
+    """Card, weights and LoRA configuration of a saved adapter, checked; raises AdapterError.
+
+    `source` is a folder; with `card`, the file of the weights.
+    """
+    file = source / WEIGHTS_FILE if card is None else source
+    for needed in [file] if card else [source / CARD_FILE, file]:
+        if not needed.is_file():
+            raise AdapterError(f"There is no adapter in {needed.parent}: {needed.name} is missing.")
     try:
-        card = AdapterCard(**json.loads((folder / CARD_FILE).read_text()))
-        with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
-            config = json.loads((file.metadata() or {})[CONFIG_KEY])
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        card = card or AdapterCard(**json.loads((source / CARD_FILE).read_text()))
+        with safe_open(file, framework="pt") as stream:
+            config = json.loads((stream.metadata() or {})[CONFIG_KEY])
+            weights = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise AdapterError(
-            f"The adapter in {folder} is damaged ({type(error).__name__}: {error}); take it from a backup or "
-            "train it "
-            "again."
+            f"The adapter {file} is damaged ({type(error).__name__}: {error}); take it from a backup or train it again."
         ) from error
-    if _sha256(folder / WEIGHTS_FILE) != card.digest:
-        raise AdapterError(
-            f"The adapter in {folder} is damaged: the SHA-256 of {WEIGHTS_FILE} is not the one on its card."
-        )
+    if _sha256(file) != card.digest:
+        raise AdapterError(f"The adapter {file} is damaged: its SHA-256 is not the one on its card.")
     if not weights or not all(bool(torch.isfinite(weight).all()) for weight in weights.values()):
-        raise AdapterError(f"The adapter in {folder} has no weights, or some that are not finite.")
+        raise AdapterError(f"The adapter {file} has no weights, or some that are not finite.")
     return card, weights, config
 
 

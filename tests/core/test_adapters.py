@@ -149,6 +149,23 @@ def test_swapping_replaces_and_leaves_one_in_memory(bundle, saved):
     assert torch.equal(velocity(bundle), with_first)
 
 
+def test_weights_whose_card_is_kept_elsewhere(bundle, saved, tmp_path):
+    card = bundle.adapters.load(saved[1])
+    bundle.adapters.unload(card.digest)
+    file = Path(shutil.copy(saved[1] / WEIGHTS_FILE, tmp_path / "0123.safetensors"))
+    assert bundle.adapters.swap(file, card) == card
+    with_file = velocity(bundle)
+    bundle.adapters.swap(saved[1])
+    assert torch.equal(velocity(bundle), with_file)
+    bundle.adapters.use(None)
+    with pytest.raises(AdapterError, match="SHA-256"):
+        bundle.adapters.swap(file, dataclasses.replace(card, digest="0" * 64))
+    file.unlink()
+    with pytest.raises(AdapterError, match=r"0123\.safetensors is missing"):
+        bundle.adapters.swap(file, card)
+    assert bundle.adapters.active is None
+
+
 def spoil_header(folder: Path) -> None:
     (folder / WEIGHTS_FILE).write_bytes(b"not safetensors")
 
