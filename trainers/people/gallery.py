@@ -3,8 +3,8 @@
     python -m trainers.people.gallery --out assets/portraits
     python -m trainers.people.gallery --set evaluation --size 256 --out assets/evaluation
 
-`examples` are ten people to try the studio with, two pictures of each; `evaluation` are twenty-four others, one picture of
-each, that training rounds are measured on. All are held-out identities, so no model of this project has been trained
+`examples` are ten people to try the studio with, two pictures of each; `evaluation` are twenty-four others, one picture
+of each, that training rounds are measured on. All are held-out identities, so no model of this project has been trained
 on them.
 """
 
