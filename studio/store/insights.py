@@ -163,21 +163,23 @@ class Insights:
         """By adapter id; the base model has the label `base`."""
         return self._win_rates(PickPair.left_adapter_id, PickPair.right_adapter_id)
 
-    def adapter_against(self, adapter_id: str, other_id: str | None) -> Share:
-        """How often an adapter was preferred to another one, or to the base model (None), in blind pairs."""
-        here, there = PickPair.left_adapter_id, PickPair.right_adapter_id
-        as_left = select(PickPair.left_score.label("score")).where(
-            PickPair.blind.is_(True), here == adapter_id, there.is_not_distinct_from(other_id)
+    def adapter_duels(self) -> dict[tuple[str | None, str | None], Share]:
+        """(adapter, other adapter) -> how often the first was preferred in blind pairs; None is the base model."""
+        here, there, score = PickPair.left_adapter_id, PickPair.right_adapter_id, PickPair.left_score
+        query = (
+            select(here, there, func.sum(score), func.count())
+            .where(PickPair.blind.is_(True), here.is_distinct_from(there))
+            .group_by(here, there)
         )
-        as_right = select((1 - PickPair.left_score).label("score")).where(
-            PickPair.blind.is_(True), there == adapter_id, here.is_not_distinct_from(other_id)
-        )
-        scores = union_all(as_left, as_right).subquery()
+        hits: dict[tuple[str | None, str | None], float] = defaultdict(float)
+        totals: dict[tuple[str | None, str | None], int] = defaultdict(int)
         with self._database.read() as session:
-            hits, total = session.execute(
-                select(func.coalesce(func.sum(scores.c.score), 0.0), func.count()).select_from(scores)
-            ).one()
-        return wilson_share(hits, total)
+            for left, right, wins, total in session.execute(query):
+                hits[left, right] += wins
+                hits[right, left] += total - wins
+                totals[left, right] += total
+                totals[right, left] += total
+        return {pair: wilson_share(hits[pair], total) for pair, total in totals.items()}
 
     def measured(self, *, limit: int = 2000) -> list[Measured]:
         """The newest candidates that have both a similarity and an aesthetic score."""

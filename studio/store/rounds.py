@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, insert, or_, select
+from sqlalchemy import case, delete, distinct, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from studio.store.adapters import NewAdapter, activate, add_adapter
@@ -59,6 +59,15 @@ class NewRoundPair:
     """Prompt and references where there is no generation."""
     deltas: Mapping[str, float] = field(default_factory=dict)
     """Metric of chosen minus metric of rejected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairCounts:
+    """How many pairs a round trained on and dropped; `picks` is how many decisions the kept ones came from."""
+
+    kept: int
+    dropped: int
+    picks: int
 
 
 class Rounds:
@@ -276,6 +285,21 @@ class Rounds:
         )
         with self._database.read() as session:
             return dict(session.execute(query).all())
+
+    def pair_counts(self, round_ids: Sequence[str]) -> dict[str, PairCounts]:
+        """Round id -> how many pairs it kept and dropped, and how many picks they came from."""
+        kept = func.sum(case((RoundPair.kept, 1), else_=0))
+        picks = func.count(distinct(case((RoundPair.kept, RoundPair.pick_id))))
+        query = (
+            select(RoundPair.round_id, kept, func.count(), picks)
+            .where(RoundPair.round_id.in_(round_ids))
+            .group_by(RoundPair.round_id)
+        )
+        with self._database.read() as session:
+            return {
+                round_id: PairCounts(kept=kept, dropped=total - kept, picks=picks)
+                for round_id, kept, total, picks in session.execute(query)
+            }
 
     def log_steps(self, round_id: str, owner: str, steps: Mapping[int, Mapping[str, Any]]) -> None:
         """Store what training steps logged, replacing what an earlier attempt logged for the same steps."""

@@ -109,12 +109,15 @@ def test_win_rates(busy):
 
 
 def test_one_adapter_against_another_adds_up(busy):
-    ids = [None, *(adapter.id for adapter in busy.adapters.list())]
-    rates = as_dict(busy.insights.win_rates_by_adapter())
-    for adapter_id in ids[1:]:
-        duels = [busy.insights.adapter_against(adapter_id, other) for other in ids if other != adapter_id]
-        assert sum(duel.total for duel in duels) == rates[adapter_id].total
-        assert sum(duel.hits for duel in duels) == rates[adapter_id].hits
+    rates, duels = as_dict(busy.insights.win_rates_by_adapter()), busy.insights.adapter_duels()
+    assert {one for one, _ in duels} == {None if label == "base" else label for label in rates}
+    for adapter_id, rate in rates.items():
+        mine = [share for (one, _), share in duels.items() if (one or "base") == adapter_id]
+        assert sum(share.total for share in mine) == rate.total
+        assert sum(share.hits for share in mine) == rate.hits
+    for (one, other), share in duels.items():
+        assert duels[other, one].total == share.total
+        assert duels[other, one].hits == share.total - share.hits
 
 
 def test_agreement_counts_what_two_people_judged(busy):

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from studio.store import LeaseLost, NewAdapter, NewRoundPair, StoreError
 from studio.store.models import Round, RoundState, utc_now
+from studio.store.rounds import PairCounts
 from tests.studio.store_samples import add_comparison, add_generation, add_person, new_pick
 
 PATH = ("collecting", "training", "evaluating")
@@ -165,6 +166,7 @@ def test_pairs_are_a_snapshot_with_reasons(store):
     assert [row.kept for row in store.rounds.pairs(made.id)] == [True, False, False]
     assert [row.deltas for row in store.rounds.pairs(made.id, kept=True)] == [{"identity": 0.2}]
     assert store.rounds.dropped(made.id) == {"too close": 2}
+    assert store.rounds.pair_counts([made.id]) == {made.id: PairCounts(kept=1, dropped=2, picks=0)}
     assert store.rounds.get(made.id).snapshot_at == at
 
 
@@ -243,6 +245,7 @@ def test_an_adapter_traces_back_to_picks_seeds_schedules_and_portraits(store):
     )
     _, first = run_round(store, [of_pick, unused])
     _, second = run_round(store, parent=first.id, name="second")
+    assert store.rounds.pair_counts([first.round_id]) == {first.round_id: PairCounts(kept=1, dropped=1, picks=1)}
     newest, oldest = store.adapters.lineage(second.id)
     assert (newest.adapter.id, newest.pick_ids, newest.round.number) == (second.id, (), 2)
     assert (oldest.adapter.id, oldest.pick_ids) == (first.id, (pick.id,))
