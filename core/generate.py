@@ -43,6 +43,8 @@ class GenerationRequest:
 
     prompt: as shown to and edited by the person; portrait k is "image k" in it.
     portraits: (H, W, 3) uint8 RGB, one for each person; the face is found and cut out here.
+    face_boxes: left, top, right, bottom in pixels of the face that is meant in each portrait; empty, or None for one of
+        them, takes the largest face.
     task: group (everybody at their own age) or child (the same people as children).
     seeds: one candidate for each.
     schedule, strength: when identity is imposed, and how much of that schedule's effect is wanted, in [0, 1].
@@ -63,10 +65,15 @@ class GenerationRequest:
     height: int | None = None
     width: int | None = None
     expected_order: tuple[int, ...] | None = None
+    face_boxes: tuple[tuple[float, ...] | None, ...] = ()
 
     def __post_init__(self) -> None:
         # A plain "child" must not slip past the stricter rules for children.
         object.__setattr__(self, "task", Task(self.task))
+        if self.face_boxes and len(self.face_boxes) != len(self.portraits):
+            raise ValueError(
+                f"There are {len(self.face_boxes)} face boxes for {len(self.portraits)} portraits; give one for each."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,14 +140,15 @@ def generate(
     # 2. Faces of the portraits.
     with clock.stage("faces"):
         analyzer, notes = _face_analyzer(bundle)
+        boxes = request.face_boxes or (None,) * len(request.portraits)
         people = [
             bundle.encodings.get(
-                ("person", number, _digest(portrait)),
-                lambda portrait=portrait, number=number: prepare_person(
-                    portrait, number, analyzer, card.reference_side
+                ("person", number, _digest(portrait), box),
+                lambda portrait=portrait, number=number, box=box: prepare_person(
+                    portrait, number, analyzer, card.reference_side, box=box
                 ),
             )
-            for number, portrait in enumerate(request.portraits, start=1)
+            for number, (portrait, box) in enumerate(zip(request.portraits, boxes, strict=True), start=1)
         ]
     notes += [person.note for person in people if person.note is not None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ class Person:
     """One portrait, prepared.
 
     crop: (side, side, 3) uint8 RGB, the reference picture.
-    embedding: unit length, of the largest face; None without a face or a face pack.
+    embedding: unit length, of the face that is used; None without a face or a face pack.
     note: what a person should know about this portrait, or None.
     """
 
@@ -57,7 +58,19 @@ def largest_face(faces: list[Face]) -> Face | None:
     return max(faces, key=lambda f: (f.box[2] - f.box[0]) * (f.box[3] - f.box[1]), default=None)
 
 
-def prepare_person(portrait: np.ndarray, number: int, analyzer: FaceAnalyzer | None, side: int) -> Person:
+def nearest_face(faces: list[Face], box: Sequence[float]) -> Face | None:
+    """The face whose box lies nearest to `box` (left, top, right, bottom in pixels); None of none."""
+    return min(faces, key=lambda face: float(np.abs(face.box - np.asarray(box)).sum()), default=None)
+
+
+def prepare_person(
+    portrait: np.ndarray,
+    number: int,
+    analyzer: FaceAnalyzer | None,
+    side: int,
+    *,
+    box: Sequence[float] | None = None,
+) -> Person:
     """Find the face of a portrait and cut its reference picture.
 
     Args:
@@ -66,15 +79,16 @@ def prepare_person(portrait: np.ndarray, number: int, analyzer: FaceAnalyzer | N
         analyzer: None where there is no face pack; then, as where no face is found, the middle of the
             portrait is used, and the note says so.
         side: of the reference picture in pixels.
+        box: of the face that is meant, left, top, right, bottom in pixels; the largest one when absent.
     """
     faces = [] if analyzer is None else analyzer.analyze(portrait)
-    face = largest_face(faces)
+    face = largest_face(faces) if box is None else nearest_face(faces, box)
     if face is None:
         reason = "there is no face pack" if analyzer is None else "no face was found in it"
         note = f"Portrait {number}: {reason}, so the middle of the picture is used as it is."
         return Person(crop_face(portrait, _middle(portrait), side), None, note)
     note = None
-    if len(faces) > 1:
+    if len(faces) > 1 and box is None:
         note = f"Portrait {number} shows {len(faces)} faces; the largest one is used."
     return Person(crop_face(portrait, face.box, side), face.embedding, note)
 

@@ -141,6 +141,24 @@ def test_order_and_content_of_portraits_matter(bundle):
     assert np.abs(pictures[0] - pictures[2]).max() > 10
 
 
+def test_another_face_of_a_portrait_is_another_person(bundle):
+    shown = portrait(1)
+    faces = bundle.face_analyzer.analyze(shown)
+    assert len(faces) > 1
+    pictures = [
+        generate(
+            bundle,
+            GenerationRequest(
+                prompt="the man from image 1", portraits=(shown,), steps=2, face_boxes=(tuple(face.box.tolist()),)
+            ),
+        )[0].picture
+        for face in faces[:2]
+    ]
+    assert not np.array_equal(*pictures)
+    with pytest.raises(ValueError, match="2 face boxes for 1 portraits"):
+        GenerationRequest(prompt="the man from image 1", portraits=(shown,), face_boxes=(None, None))
+
+
 def test_the_adapter_in_use_is_recorded_and_acts(bundle, tmp_path):
     before = generate(bundle, REQUEST)[0]
     transformer = load_bundle(bundle.folder).backbone.transformer

@@ -58,6 +58,15 @@ def test_the_largest_face_of_a_portrait_is_the_person(tmp_path):
     assert person.note == "Portrait 2 shows 3 faces; the largest one is used."
 
 
+def test_the_face_that_was_chosen_is_the_person(tmp_path):
+    analyzer = FaceAnalyzer(write_pack(tmp_path / "pack"), detection_sizes=((128, 128),), threads=1)
+    picture = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    for face in analyzer.analyze(picture):
+        person = prepare_person(picture, 2, analyzer, 64, box=(face.box + 0.5).tolist())
+        assert np.array_equal(person.embedding, face.embedding)
+        assert person.note is None
+
+
 def test_without_a_face_pack_the_middle_is_used_and_said():
     person = prepare_person(coordinates(100, 60), 1, None, 60)
     assert person.embedding is None
