@@ -40,43 +40,56 @@ _PLACES = {
 }
 
 
+YOUNGEST, OLDEST, ADULT = 1, 90, 18
+"""Ages that can be asked for, and the one from which somebody is no child, in years."""
+
+
 class Task(StrEnum):
     GROUP = "group"
     """The people of the portraits together in one picture, at their own age (direct group fusion)."""
     CHILD = "child"
-    """The same people as children (age transformation)."""
+    """The same people at another age, as children unless ages are given (age transformation)."""
 
 
-def static_prompt(task: Task | str, people: int, scene: str) -> str:
+def static_prompt(task: Task | str, people: int, scene: str, ages: Sequence[int | None] = ()) -> str:
     """The template of a task: every person bound to an image and a place, one light for all, the scene words.
 
     Args:
         people: number of portraits, at least 1; portrait k is "image k".
         scene: a few words such as "in a park at sunset"; may be empty.
+        ages: years, one for each portrait where the task is another age; None, or none at all, is a child of about
+            eight.
     """
     task = Task(task)
     _check_people(people)
+    ages = _checked_ages(ages, people) if task is Task.CHILD else (None,) * people
     places = _PLACES.get(people) or tuple(f"{_ordinal(k)} from the left" for k in range(1, people + 1))
-    clothes = "dressed as in the portrait" if task is Task.GROUP else "in children's clothes"
-    who = "person" if task is Task.GROUP else "child"
-    each = [f"the {who} from image {k} {place}, {clothes}" for k, place in enumerate(places, 1)]
+    each = [
+        f"the {_who(task, age)} from image {k} {place}, {_clothes(task, age)}"
+        for k, (place, age) in enumerate(zip(places, ages, strict=True), 1)
+    ]
     kind = "A picture" if people == 1 else "A group picture"
-    subject = "" if task is Task.GROUP else " of the same people as children about eight years old"
+    subject = "" if task is Task.GROUP else _subject(ages)
     where = f" {scene.strip().rstrip('.')}" if scene.strip() else ""
     light = "Everyone looks at the camera. The same soft light falls on all."
     return f"{kind}{subject}{where}: {_listed(each)}. {light}"
 
 
-def writer_instruction(task: Task | str, people: int, scene: str) -> str:
-    """What the prompt writer is asked, in words; the portraits follow it as images 1 to `people`."""
+def writer_instruction(task: Task | str, people: int, scene: str, ages: Sequence[int | None] = ()) -> str:
+    """What the prompt writer is asked, in words; the portraits follow it as images 1 to `people`.
+
+    `ages` as in `static_prompt`.
+    """
     task = Task(task)
     _check_people(people)
     of = "this person" if people == 1 else f"these {people} people"
     goal = f"a picture of {of} together" if task is Task.GROUP else f"a picture of {of} as children"
     place = scene.strip().rstrip(".") or "in a place of your choice"
+    known = enumerate(_checked_ages(ages, people), 1) if task is Task.CHILD else ()
+    years = "".join(f" Image {k} is {age} years old in it." for k, age in known if age is not None)
     return (
         f"Write the prompt for {goal}, {place}. Say of each person, bound to image 1"
-        f"{'' if people == 1 else f' to image {people}'}: looks, clothes, place in the group. Say the light."
+        f"{'' if people == 1 else f' to image {people}'}: looks, clothes, place in the group. Say the light.{years}"
     )
 
 
@@ -118,6 +131,7 @@ class PromptWriter:
         task: Task | str,
         scene: str,
         *,
+        ages: Sequence[int | None] = (),
         writing: Writing | None = None,
     ) -> Iterator[str]:
         """Yield the prompt piece by piece as it is written; joined, the pieces are the prompt.
@@ -128,13 +142,14 @@ class PromptWriter:
         Args:
             portraits: (H, W, 3) uint8 RGB, in the order of "image 1", "image 2", ...
             scene: scene words of the person; refused as any prompt is.
+            ages: as in `static_prompt`.
 
         Raises:
             PromptRefused: on the scene words, before anything is written.
         """
         task, writing = Task(task), writing or Writing()
         refuse_unsafe(scene, children=task is Task.CHILD)
-        inputs = self._inputs(portraits, writer_instruction(task, len(portraits), scene))
+        inputs = self._inputs(portraits, writer_instruction(task, len(portraits), scene, ages))
         return self._stream(inputs, writing)
 
     def _inputs(self, portraits: Sequence[np.ndarray], instruction: str) -> dict[str, torch.Tensor]:
@@ -199,6 +214,37 @@ def _sampling(writing: Writing) -> dict[str, Any]:
 def _check_people(people: int) -> None:
     if people < 1:
         raise ValueError(f"people is {people}; a prompt needs at least one portrait")
+
+
+def _checked_ages(ages: Sequence[int | None], people: int) -> Sequence[int | None]:
+    if not ages:
+        return (None,) * people
+    if len(ages) != people:
+        raise ValueError(f"there are {len(ages)} ages for {people} portraits; give one for each, or none")
+    wrong = [age for age in ages if age is not None and not YOUNGEST <= age <= OLDEST]
+    if wrong:
+        raise ValueError(f"age {wrong[0]} cannot be asked for; give {YOUNGEST} to {OLDEST} years")
+    return ages
+
+
+def _is_child(task: Task, age: int | None) -> bool:
+    return task is Task.CHILD and (age is None or age < ADULT)
+
+
+def _who(task: Task, age: int | None) -> str:
+    who = "child" if _is_child(task, age) else "person"
+    return who if age is None else f"{age}-year-old {who}"
+
+
+def _clothes(task: Task, age: int | None) -> str:
+    return "in children's clothes" if _is_child(task, age) else "dressed as in the portrait"
+
+
+def _subject(ages: Sequence[int | None]) -> str:
+    if all(age is None for age in ages):
+        return " of the same people as children about eight years old"
+    children = all(_is_child(Task.CHILD, age) for age in ages)
+    return " of the same people as children" if children else " of the same people at another age"
 
 
 def _listed(parts: list[str]) -> str:

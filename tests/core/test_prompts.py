@@ -43,6 +43,22 @@ def test_static_prompt_of_the_child_task_says_children():
     assert "child" not in static_prompt("group", 2, "")
 
 
+def test_ages_are_said_where_they_were_asked_for():
+    mixed = static_prompt("child", 3, "", [6, None, 70])
+    assert "the 6-year-old child from image 1 on the left" in mixed
+    assert "the child from image 2 in the middle" in mixed
+    assert "the 70-year-old person from image 3" in mixed
+    assert "at another age" in mixed
+    assert "as children" in static_prompt("child", 2, "", [6, 9])
+    assert "Image 2 is 9 years old" in writer_instruction("child", 2, "", [None, 9])
+    assert static_prompt("group", 2, "", [6, 9]) == static_prompt("group", 2, "")
+    assert find_ambiguities(mixed, 3) == []
+    with pytest.raises(ValueError, match="age 120"):
+        static_prompt("child", 1, "", [120])
+    with pytest.raises(ValueError, match="2 ages for 1"):
+        static_prompt("child", 1, "", [6, 7])
+
+
 def test_templates_refuse_no_people_and_unknown_tasks():
     with pytest.raises(ValueError, match="people is 0"):
         static_prompt("group", 0, "")
