@@ -19,14 +19,16 @@ from studio.store.comparisons import Comparisons
 from studio.store.deletion import Deletion, Deletions
 from studio.store.engine import Database, StoreError, migrate
 from studio.store.gallery import GalleryFilter
-from studio.store.generations import Generations, NewCandidate, NewGeneration
+from studio.store.generations import Generations
 from studio.store.insights import Insights
 from studio.store.labelling import Assignment, Progress, Sessions
 from studio.store.media import MediaStore
+from studio.store.new_generations import NewCandidate, NewGeneration
 from studio.store.people import NewPortrait, People
 from studio.store.picks import NewPick, Picks
 from studio.store.preferences import Preferences
-from studio.store.rounds import LeaseLost, NewRoundPair, Rounds
+from studio.store.round_pairs import NewRoundPair
+from studio.store.rounds import LeaseLost, Rounds
 
 __all__ = [
     "Assignment",

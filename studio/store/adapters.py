@@ -77,10 +77,8 @@ class Adapters:
 
     def active(self, bundle: str) -> Adapter | None:
         """The adapter the studio generates with, None for the base model."""
-        query = select(Activation).where(Activation.bundle == bundle).order_by(Activation.id.desc()).limit(1)
         with self._database.read() as session:
-            newest = session.scalar(query)
-            return None if newest is None or newest.adapter_id is None else _get(session, newest.adapter_id)
+            return active_adapter(session, bundle)
 
     def activate(self, bundle: str, adapter_id: str | None, *, by_id: str | None = None, note: str = "") -> Activation:
         """Promote or roll back: make an adapter, or the base model (None), the active one.
@@ -160,6 +158,13 @@ def add_adapter(
     session.add(adapter)
     session.flush()
     return adapter
+
+
+def active_adapter(session: Session, bundle: str) -> Adapter | None:
+    """The adapter of the newest activation; None for the base model."""
+    query = select(Activation).where(Activation.bundle == bundle).order_by(Activation.id.desc()).limit(1)
+    newest = session.scalar(query)
+    return None if newest is None or newest.adapter_id is None else _get(session, newest.adapter_id)
 
 
 def activate(session: Session, bundle: str, adapter_id: str | None, *, by_id: str | None, note: str) -> Activation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -25,62 +24,11 @@ from studio.store.models import (
     Task,
     utc_now,
 )
+from studio.store.new_generations import NewCandidate, NewGeneration
 from studio.store.prompts import save_prompt
 
 SCHEDULE_MODES = ("off", "constant", "anneal", "gate")
 LIVE = (GenerationState.QUEUED, GenerationState.RUNNING)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewGeneration:
-    """Everything needed to run, and later to repeat, one generation."""
-
-    task: Task | str
-    prompt: str
-    schedule: str
-    """`str(IdentitySchedule)`."""
-    strength: float
-    steps: int
-    guidance: float
-    width: int
-    height: int
-    seeds: Sequence[int]
-    bundle: str
-    bundle_revision: str = ""
-    portrait_ids: Sequence[str] = ()
-    """In the order the prompt counts them: `image 1` first."""
-    target_ages: Sequence[int | None] = ()
-    """One for each portrait, or empty."""
-    scene_words: str = ""
-    prompt_origin: PromptOrigin | str = PromptOrigin.TEMPLATE
-    adapter_id: str | None = None
-    adapter_scale: float = 1.0
-    options: dict[str, Any] = field(default_factory=dict)
-    ab_group: str | None = None
-    """One `new_id()` for the generations of an A/B run."""
-    ab_side: str | None = None
-    purpose: Purpose | str = Purpose.STUDIO
-    round_id: str | None = None
-    """The training round that the pictures are made for."""
-    author_id: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewCandidate:
-    """A finished picture; `media_sha256` comes from `store.media.add`."""
-
-    position: int
-    seed: int
-    media_sha256: str
-    width: int
-    height: int
-    face_report: dict[str, Any] | None = None
-    """FaceReport as JSON with the face pack's name; None where nothing was measured."""
-    face_sim: float | None = None
-    coverage: float | None = None
-    aesthetic: float | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
-    seconds: float | None = None
 
 
 class Generations:
@@ -181,6 +129,11 @@ class Generations:
             generation_id, (GenerationState.QUEUED,), state=GenerationState.RUNNING, started_at=now, heartbeat_at=now
         )
 
+    def set_adapter(self, generation_id: str, adapter_id: str | None) -> None:
+        """Say which adapter a generation is made with after all, where the one asked for could not be loaded."""
+        with self._database.write() as session:
+            session.execute(update(Generation).where(Generation.id == generation_id).values(adapter_id=adapter_id))
+
     def heartbeat(self, generation_id: str) -> None:
         """Say that the run is alive; call it at every step or so, the training worker makes room meanwhile."""
         with self._database.write() as session:
@@ -233,10 +186,12 @@ class Generations:
             ).rowcount
 
     def somebody_generates(self, *, within: timedelta = timedelta(seconds=30)) -> bool:
-        """Whether a generation is queued or running right now, as the training worker asks between steps."""
+        """Whether somebody's generation is queued or running right now, as the training worker asks between steps."""
         limit = utc_now() - within
         query = select(Generation.id).where(
-            Generation.state.in_(LIVE), func.coalesce(Generation.heartbeat_at, Generation.created_at) >= limit
+            Generation.state.in_(LIVE),
+            Generation.purpose == Purpose.STUDIO,
+            func.coalesce(Generation.heartbeat_at, Generation.created_at) >= limit,
         )
         with self._database.read() as session:
             return session.scalar(query.limit(1)) is not None
@@ -270,6 +225,21 @@ class Generations:
         query = select(Generation).options(*everything()).where(Generation.round_id == round_id)
         with self._database.read() as session:
             return list(session.scalars(query.order_by(Generation.id)))
+
+    def evaluated(self, key: str) -> Generation | None:
+        """The newest finished evaluation whose pictures depend on the same things (`options["key"]`), or None."""
+        query = (
+            select(Generation)
+            .options(*everything())
+            .where(
+                Generation.round_id.is_not(None),
+                Generation.purpose == Purpose.EVALUATION,
+                Generation.state == GenerationState.DONE,
+                Generation.options["key"].as_string() == key,
+            )
+        )
+        with self._database.read() as session:
+            return session.scalar(query.order_by(Generation.id.desc()).limit(1))
 
     def candidate(self, candidate_id: str) -> Candidate:
         """A candidate with its generation (as `get` gives it)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -162,6 +162,12 @@ class People:
         if missing:
             raise StoreError(f"Portrait {missing[0]!r} does not exist; it may have been deleted.")
         return [found[portrait_id] for portrait_id in portrait_ids]
+
+    def references_from(self, source_sha256: Collection[str]) -> set[str]:
+        """`picture_sha256` of every portrait that was made from one of these files."""
+        query = select(Portrait.picture_sha256).where(Portrait.source_sha256.in_(source_sha256))
+        with self._database.read() as session:
+            return set(session.scalars(query))
 
     @staticmethod
     def _changed(count: int, person_id: str) -> None:

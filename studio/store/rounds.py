@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, delete, distinct, func, insert, or_, select
+from sqlalchemy import case, delete, distinct, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from studio.store.adapters import NewAdapter, activate, add_adapter
+from studio.store.adapters import NewAdapter, activate, active_adapter, add_adapter
 from studio.store.engine import Database, StoreError
 from studio.store.models import (
     Adapter,
     AdapterState,
+    Generation,
     Pick,
     Round,
     RoundPair,
@@ -22,9 +22,9 @@ from studio.store.models import (
     RoundState,
     RoundStep,
     Standing,
-    new_id,
     utc_now,
 )
+from studio.store.round_pairs import NewRoundPair, PairCounts, pair_row
 
 LIVE = (RoundState.QUEUED, RoundState.COLLECTING, RoundState.TRAINING, RoundState.EVALUATING)
 ENDS_WITH_ADAPTER = (RoundState.PROMOTED, RoundState.CANDIDATE, RoundState.REJECTED)
@@ -32,42 +32,16 @@ NEXT = {
     RoundState.QUEUED: (RoundState.COLLECTING,),
     RoundState.COLLECTING: (RoundState.TRAINING,),
     RoundState.TRAINING: (RoundState.EVALUATING,),
-    RoundState.EVALUATING: (),
+    RoundState.EVALUATING: (RoundState.TRAINING,),
 }
-"""Where a live round may go; any may also fail, be cancelled, or (from evaluating) end with an adapter."""
+"""Where a live round may go; any may also fail, be cancelled, or (from evaluating) end with an adapter. A round whose
+adapter was damaged before it was evaluated goes back to training."""
+NEW_SIDE = "B"
+"""`ab_side` of the evaluation's pictures that the round's own adapter made; before the round ends it has no id."""
 
 
 class LeaseLost(StoreError):
     """Another worker has taken the round up, or it has ended: stop working on it at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewRoundPair:
-    """A pair the round looked at, kept or dropped."""
-
-    origin: str
-    chosen_sha256: str
-    rejected_sha256: str
-    kept: bool
-    drop_reason: str = ""
-    pick_id: str | None = None
-    generation_id: str | None = None
-    """Whose prompt and references condition both sides."""
-    chosen_candidate_id: str | None = None
-    rejected_candidate_id: str | None = None
-    conditions: Mapping[str, Any] = field(default_factory=dict)
-    """Prompt and references where there is no generation."""
-    deltas: Mapping[str, float] = field(default_factory=dict)
-    """Metric of chosen minus metric of rejected."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairCounts:
-    """How many pairs a round trained on and dropped; `picks` is how many decisions the kept ones came from."""
-
-    kept: int
-    dropped: int
-    picks: int
 
 
 class Rounds:
@@ -89,16 +63,24 @@ class Rounds:
         """Queue a round on top of `parent_adapter_id` (None: the base model)."""
         with self._database.write() as session:
             self._database.serialise(session, "rounds")
-            last = session.scalar(select(func.max(Round.number)))
-            row = Round(
-                number=1 if last is None else last + 1,
-                bundle=bundle,
-                config=dict(config or {}),
-                parent_adapter_id=parent_adapter_id,
-                requested_by=requested_by,
-            )
-            session.add(row)
-            return row
+            return _add(session, bundle, config or {}, parent_adapter_id, requested_by)
+
+    def create_when_due(self, bundle: str, picks: int, config: Mapping[str, Any] | None = None) -> Round | None:
+        """Queue a round on top of the active adapter if `picks` new ones count and no round waits or runs.
+
+        New are picks made after the last round of the bundle began, however that ended: one that failed or was
+        cancelled is not repeated again and again by itself. However many workers ask, one round is made.
+        """
+        with self._database.write() as session:
+            self._database.serialise(session, "rounds")
+            if session.scalar(select(Round.id).where(Round.bundle == bundle, Round.state.in_(LIVE)).limit(1)):
+                return None
+            began = func.max(func.coalesce(Round.snapshot_at, Round.created_at))
+            since = session.scalar(select(began).where(Round.bundle == bundle))
+            if _picks_since(session, bundle, since) < picks:
+                return None
+            active = active_adapter(session, bundle)
+            return _add(session, bundle, config or {}, active and active.id, None)
 
     def ask(self, round_id: str, request: RoundRequest | str) -> Round:
         """Ask a round to pause, to go on or to stop. One nobody works on is cancelled at once."""
@@ -121,14 +103,12 @@ class Rounds:
             Round.bundle == bundle, Round.state.not_in((RoundState.FAILED, RoundState.CANCELLED))
         )
         with self._database.read() as session:
-            since = session.scalar(looked)
-            query = select(func.count()).where(Pick.standing == Standing.COUNTED, Pick.bundle == bundle)
-            return session.scalar(query if since is None else query.where(Pick.created_at > since)) or 0
+            return _picks_since(session, bundle, session.scalar(looked))
 
     # Working on rounds
 
-    def claim(self, owner: str, *, lease_seconds: float = 60) -> Round | None:
-        """Take up the oldest round that waits, or whose worker fell silent; None when there is none.
+    def claim(self, owner: str, *, bundle: str | None = None, lease_seconds: float = 60) -> Round | None:
+        """Take up the oldest round (of a bundle) that waits, or whose worker fell silent; None when there is none.
 
         A round taken up again keeps its state, checkpoint, pairs and progress. Paused rounds wait.
         """
@@ -144,6 +124,8 @@ class Rounds:
             .limit(1)
             .with_for_update(skip_locked=True)
         )
+        if bundle is not None:
+            query = query.where(Round.bundle == bundle)
         with self._database.write() as session:
             row = session.scalar(query)
             if row is None:
@@ -190,7 +172,7 @@ class Rounds:
             row.message = message
 
     def advance(self, round_id: str, owner: str, state: RoundState | str, *, message: str = "") -> Round:
-        """queued -> collecting -> training -> evaluating. Raises StoreError for any other way, LeaseLost."""
+        """queued -> collecting -> training -> evaluating (-> training). StoreError for any other way, LeaseLost."""
         state = RoundState(state)
         with self._database.write() as session:
             row = _owned(session, round_id, owner)
@@ -232,6 +214,11 @@ class Rounds:
             made = add_adapter(session, adapter, bundle=row.bundle, parent_id=row.parent_adapter_id, round_id=row.id)
             made.state = AdapterState(state.value)
             made.data_deleted_at = row.data_deleted_at
+            session.execute(
+                update(Generation)
+                .where(Generation.round_id == row.id, Generation.ab_side == NEW_SIDE)
+                .values(adapter_id=made.id)
+            )
             if state is RoundState.PROMOTED:
                 made.promoted_at = utc_now()
                 activate(session, row.bundle, made.id, by_id=None, note=message)
@@ -241,25 +228,7 @@ class Rounds:
 
     def save_pairs(self, round_id: str, owner: str, pairs: Sequence[NewRoundPair], *, snapshot_at: datetime) -> None:
         """Write down the snapshot: all pairs the round looks at, in order. A second call replaces the first."""
-        rows = [
-            {
-                "id": new_id(),
-                "round_id": round_id,
-                "position": position,
-                "origin": pair.origin,
-                "pick_id": pair.pick_id,
-                "generation_id": pair.generation_id,
-                "chosen_candidate_id": pair.chosen_candidate_id,
-                "rejected_candidate_id": pair.rejected_candidate_id,
-                "chosen_sha256": pair.chosen_sha256,
-                "rejected_sha256": pair.rejected_sha256,
-                "conditions": dict(pair.conditions),
-                "deltas": dict(pair.deltas),
-                "kept": pair.kept,
-                "drop_reason": pair.drop_reason,
-            }
-            for position, pair in enumerate(pairs)
-        ]
+        rows = [pair_row(round_id, position, pair) for position, pair in enumerate(pairs)]
         with self._database.write() as session:
             row = _owned(session, round_id, owner)
             row.snapshot_at = snapshot_at
@@ -338,6 +307,30 @@ class Rounds:
             query = query.where(Round.bundle == bundle)
         with self._database.read() as session:
             return list(session.scalars(query))
+
+
+def _add(
+    session: Session,
+    bundle: str,
+    config: Mapping[str, Any],
+    parent_adapter_id: str | None,
+    requested_by: str | None,
+) -> Round:
+    last = session.scalar(select(func.max(Round.number)))
+    row = Round(
+        number=1 if last is None else last + 1,
+        bundle=bundle,
+        config=dict(config),
+        parent_adapter_id=parent_adapter_id,
+        requested_by=requested_by,
+    )
+    session.add(row)
+    return row
+
+
+def _picks_since(session: Session, bundle: str, since: datetime | None) -> int:
+    query = select(func.count()).where(Pick.standing == Standing.COUNTED, Pick.bundle == bundle)
+    return session.scalar(query if since is None else query.where(Pick.created_at > since)) or 0
 
 
 def _get(session: Session, round_id: str, *, lock: bool = False) -> Round:

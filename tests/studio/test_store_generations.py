@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from studio.store import GalleryFilter, NewGeneration, StoreError
+from studio.store import GalleryFilter, NewAdapter, NewGeneration, StoreError
 from studio.store.models import Generation, new_id, utc_now
-from tests.studio.store_samples import add_generation, add_person
+from tests.studio.store_samples import add_generation, add_person, add_picture
 
 SETTINGS = {
     "task": "group",
@@ -87,6 +87,15 @@ def test_only_runs_nobody_works_on_are_recovered(store):
     store.generations.cancel(alive)
     store.generations.cancel(waiting, "not needed")
     assert not store.generations.somebody_generates()
+    store.generations.create(NewGeneration(**SETTINGS, purpose="evaluation"))
+    assert not store.generations.somebody_generates()
+
+
+def test_another_adapter_than_the_one_asked_for(store):
+    adapter = store.adapters.add(NewAdapter(name="one", media_sha256=add_picture(store)), bundle="mini")
+    made = store.generations.create(NewGeneration(**SETTINGS, adapter_id=adapter.id))
+    store.generations.set_adapter(made.id, None)
+    assert store.generations.get(made.id).adapter_id is None
 
 
 def test_prompt_history_has_each_text_once_newest_first(store):

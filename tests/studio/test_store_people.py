@@ -94,3 +94,9 @@ def test_what_was_not_loaded_says_so(store):
     with pytest.raises(sa.exc.InvalidRequestError, match="lazy"):
         store.people.list()[0].portraits[0].person  # noqa: B018
     assert store.people.get(person.id)
+
+
+def test_references_made_from_a_file_are_found(store):
+    _, portrait = add_person(store)
+    assert store.people.references_from(["0" * 64]) == {portrait.picture_sha256}
+    assert store.people.references_from(["1" * 64]) == set()

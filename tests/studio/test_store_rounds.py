@@ -185,6 +185,45 @@ def test_new_picks_are_those_no_round_has_looked_at(store):
     assert store.rounds.new_picks("mini") == 4
 
 
+def test_a_round_is_due_once_and_not_again_after_it_failed(store):
+    ada = store.people.annotator("Ada").id
+    _, active = run_round(store)
+    for _ in range(3):
+        store.picks.save(new_pick(add_comparison(store), ada))
+    assert store.rounds.create_when_due("mini", 4) is None
+    with ThreadPoolExecutor(8) as pool:
+        made = [row for row in pool.map(lambda _: store.rounds.create_when_due("mini", 3), range(8)) if row]
+    assert [row.parent_adapter_id for row in made] == [active.id]
+    store.rounds.claim("w")
+    store.rounds.finish(made[0].id, "w", "failed", message="the disk was full")
+    assert store.rounds.new_picks("mini") == 3
+    assert store.rounds.create_when_due("mini", 1) is None
+    store.picks.save(new_pick(add_comparison(store), ada))
+    assert store.rounds.create_when_due("mini", 1).number == made[0].number + 1
+
+
+def test_a_worker_takes_up_rounds_of_its_own_models(store):
+    store.rounds.create("other")
+    assert store.rounds.claim("w", bundle="mini") is None
+    assert store.rounds.claim("w", bundle="other").bundle == "other"
+
+
+def test_an_evaluation_goes_back_to_training_and_its_pictures_get_the_adapter(store):
+    made = store.rounds.create("mini")
+    store.rounds.claim("w")
+    for step in (*PATH, *PATH[1:]):
+        store.rounds.advance(made.id, "w", step)
+    pictures = {
+        side: add_generation(store, purpose="evaluation", round_id=made.id, ab_side=side, options={"key": side})
+        for side in ("A", "B")
+    }
+    adapter = store.rounds.finish(made.id, "w", "candidate", message="", adapter=new_adapter(store))
+    assert store.generations.get(pictures["A"].id).adapter_id is None
+    assert store.generations.get(pictures["B"].id).adapter_id == adapter.id
+    assert store.generations.evaluated("B").id == pictures["B"].id
+    assert store.generations.evaluated("C") is None
+
+
 def test_rolling_back_and_forth_is_history(store):
     ada = store.people.annotator("Ada").id
     _, first = run_round(store)
