@@ -1,0 +1,360 @@
+"""An adapter on held-out people: the same pictures before and after, and what changed.
+
+Cases are built from portraits of people that no round may train on (`assets/evaluation`, or another folder). Every
+picture is kept as a generation of the round with the purpose `evaluation`, side `A` before and `B` after: people can
+look at them, and a killed evaluation goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.adapters import AdapterCard
+from core.backbones.bundles import Bundle, BundleCard
+from core.faces import FaceAnalyzer, FacePackError
+from core.generate import Candidate, GenerationRequest, generate
+from core.images import read_picture
+from core.prompts import Task, static_prompt
+from core.provenance import encode_png
+from core.sampler import Cancel
+from core.schedule import IdentitySchedule
+from studio.store import NewCandidate, NewGeneration, Store
+from studio.store.models import Generation, GenerationState, Purpose, Round
+from trainers.promotion import CaseValues, Change, Verdict, changes, decide
+
+PORTRAITS = Path(__file__).resolve().parents[1] / "assets" / "evaluation"
+SCENES = (
+    "in a park at sunset",
+    "in a kitchen",
+    "on a beach",
+    "in front of a bookshelf",
+    "on a snowy street",
+    "in a studio",
+)
+SCHEDULES = {Task.GROUP: IdentitySchedule.anneal(0.4), Task.CHILD: IdentitySchedule.gate()}
+CHILD_AGE = 8
+"""The age that the template of the age task asks for, in years."""
+FIRST_SEED = 7000
+BEFORE, AFTER, BASE = "A", "B", "base"
+
+
+class NoCases(RuntimeError):
+    """There are no people to evaluate on."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """One prompt for some held-out people; a picture for each seed.
+
+    portraits: uint8 (H, W, 3) RGB, in the order of the prompt.
+    """
+
+    name: str
+    task: Task
+    prompt: str
+    portraits: tuple[np.ndarray, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What the pictures of one side are made with. adapter: weights' file and card; None is the base model."""
+
+    side: str
+    adapter: tuple[Path, AdapterCard] | None
+    adapter_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What changed on the held-out cases, and what follows.
+
+    face_pack: that faces were measured with; None where there was none.
+    picture_distance: root mean square difference in [0, 1] from the base model's picture of the same seed, mean over
+        all pictures; keys `before` and `after`.
+    """
+
+    cases: int
+    pictures: int
+    face_pack: str | None
+    changes: tuple[Change, ...]
+    picture_distance: dict[str, float]
+    verdict: Verdict
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, for the store; each change with its label and whether it is for better or worse."""
+        rows = [
+            {**dataclasses.asdict(change), "label": change.label, "better": change.better, "worse": change.worse}
+            for change in self.changes
+        ]
+        return {
+            "cases": self.cases,
+            "pictures": self.pictures,
+            "face_pack": self.face_pack,
+            "changes": rows,
+            "picture_distance": self.picture_distance,
+            "verdict": self.verdict.state.value,
+            "reason": self.verdict.reason,
+        }
+
+
+def portrait_files(folder: Path) -> list[Path]:
+    """One picture of each person of a folder: the first by name of those that differ after their last hyphen only."""
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
+    return list({path.stem.rpartition("-")[0] or path.stem: path for path in reversed(files)}.values())[::-1]
+
+
+def held_out_cases(folder: Path, card: BundleCard, *, seeds: int = 1) -> list[Case]:
+    """Everybody in a pair, once at their own age and once as children, and in a group of three where the model can.
+
+    People meet in one pair and one trio only, so that cases are as independent as the portraits allow.
+
+    Raises:
+        NoCases: fewer than two people; PictureError: a portrait cannot be read.
+    """
+    if not folder.is_dir():
+        raise NoCases(f"There is no folder {folder} with portraits to evaluate on.")
+    people = [read_picture(path) for path in portrait_files(folder)]
+    if len(people) < 2 or card.max_references < 2:
+        raise NoCases(
+            f"{folder} holds portraits of {len(people)} people and {card.name} takes {card.max_references} references; "
+            "an evaluation needs two of each."
+        )
+    pairs = [(k, k + 1) for k in range(0, len(people) - 1, 2)]
+    third = len(people) // 3 if card.max_references >= 3 else 0
+    trios = [(k, k + third, k + 2 * third) for k in range(third)]
+    groups = [*((Task.GROUP, members) for members in (*pairs, *trios)), *((Task.CHILD, members) for members in pairs)]
+    cases = []
+    for number, (task, members) in enumerate(groups):
+        scene = SCENES[number % len(SCENES)]
+        first = FIRST_SEED + number * seeds
+        cases.append(
+            Case(
+                name=f"{task.value} {'+'.join(str(member + 1) for member in members)}",
+                task=task,
+                prompt=static_prompt(task, len(members), scene),
+                portraits=tuple(people[member] for member in members),
+                seeds=tuple(range(first, first + seeds)),
+            )
+        )
+    return cases
+
+
+def evaluate(
+    store: Store,
+    row: Round,
+    bundle: Bundle,
+    cases: Sequence[Case],
+    *,
+    before: tuple[str, tuple[Path, AdapterCard]] | None,
+    after: tuple[Path, AdapterCard],
+    cancel: Cancel | None = None,
+    on_case: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Make and measure the pictures that are not there yet, compare, decide.
+
+    Args:
+        before: id, and file and card, of the adapter that the round went out from; None for the base model.
+        after: file and card of the new adapter, which has no id before the round has ended.
+        cancel: asked before every denoising step; then Cancelled is raised, and another call goes on.
+        on_case: told the number of cases done, of all.
+
+    Raises:
+        AdapterError: an adapter cannot be loaded. Cancelled. StoreError.
+    """
+    # 1. Whose pictures: the base model's as well where the round went out from an adapter.
+    policies = [Policy(side=BASE if before else BEFORE, adapter=None)]
+    if before is not None:
+        policies.append(Policy(side=BEFORE, adapter=before[1], adapter_id=before[0]))
+    policies.append(Policy(side=AFTER, adapter=after))
+    analyzer = _analyzer(bundle)
+    total = len(policies) * len(cases)
+    pictures = _Pictures(store, row, bundle, analyzer)
+
+    # 2. Pictures, one adapter after the other.
+    made: dict[str, dict[str, Generation]] = {}
+    for policy in policies:
+        made[policy.side] = {}
+        for case in cases:
+            made[policy.side][case.name] = pictures.of(policy, case, cancel)
+            if on_case is not None:
+                on_case(sum(len(of_case) for of_case in made.values()), total)
+
+    # 3. What changed.
+    found = changes(_values(made[BEFORE], cases), _values(made[AFTER], cases))
+    base = made.get(BASE, made[BEFORE])
+    return Evaluation(
+        cases=len(cases),
+        pictures=sum(len(case.seeds) for case in cases),
+        face_pack=analyzer and analyzer.name,
+        changes=tuple(found),
+        picture_distance={
+            "before": _distance(store, base, made[BEFORE]),
+            "after": _distance(store, base, made[AFTER]),
+        },
+        verdict=decide(found),
+    )
+
+
+class _Pictures:
+    """The pictures of a round's evaluation: found in the store, copied from an earlier round, or made."""
+
+    def __init__(self, store: Store, row: Round, bundle: Bundle, analyzer: FaceAnalyzer | None) -> None:
+        self._store, self._round, self._bundle, self._analyzer = store, row, bundle, analyzer
+        self._here = {
+            (made.options.get("case"), made.ab_side, made.options.get("key")): made
+            for made in store.generations.of_round(row.id)
+            if made.purpose is Purpose.EVALUATION and made.state is GenerationState.DONE
+        }
+
+    def of(self, policy: Policy, case: Case, cancel: Cancel | None) -> Generation:
+        key = self._key(policy, case)
+        here = self._here.get((case.name, policy.side, key))
+        if here is not None:
+            return here
+        earlier = self._store.generations.evaluated(key)
+        if earlier is not None:
+            candidates = [_copy_of(candidate) for candidate in earlier.candidates]
+        else:
+            self._use(policy)
+            request = GenerationRequest(
+                prompt=case.prompt,
+                portraits=case.portraits,
+                task=case.task,
+                seeds=case.seeds,
+                schedule=SCHEDULES[case.task],
+                expected_order=tuple(range(len(case.portraits))),
+            )
+            candidates = [
+                self._kept(position, candidate)
+                for position, candidate in enumerate(generate(self._bundle, request, cancel=cancel))
+            ]
+        return self._save(policy, case, key, candidates)
+
+    def _use(self, policy: Policy) -> None:
+        adapters = self._bundle.adapters
+        if policy.adapter is None:
+            adapters.use(None)
+        elif adapters.active is None or adapters.active.card.digest != policy.adapter[1].digest:
+            adapters.swap(*policy.adapter)
+
+    def _key(self, policy: Policy, case: Case) -> str:
+        """Everything the pictures depend on: where it is the same, they are."""
+        content = hashlib.sha256()
+        for portrait in case.portraits:
+            content.update(str(portrait.shape).encode() + np.ascontiguousarray(portrait).data)
+        card = self._bundle.card
+        parts = [
+            self._bundle.revision, policy.adapter and policy.adapter[1].digest, self._analyzer and self._analyzer.name,
+            case.task.value, case.prompt, list(case.seeds), str(SCHEDULES[case.task]), card.steps, card.width,
+            card.height, content.hexdigest(),
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _kept(self, position: int, candidate: Candidate) -> NewCandidate:
+        height, width = candidate.picture.shape[:2]
+        faces = candidate.faces
+        report = faces and {**dataclasses.asdict(faces), "pack": self._analyzer.name, "width": width, "height": height}
+        return NewCandidate(
+            position=position,
+            seed=candidate.seed,
+            media_sha256=self._store.media.add(encode_png(candidate.picture, candidate.record()), ".png"),
+            width=width,
+            height=height,
+            face_report=report,
+            face_sim=faces and faces.face_sim,
+            coverage=faces and faces.coverage,
+            metrics=self._age(candidate),
+            seconds=sum(candidate.seconds.values()),
+        )
+
+    def _age(self, candidate: Candidate) -> dict[str, float]:
+        """Mean apparent age of the faces that were matched, where the pack can tell."""
+        if candidate.faces is None:
+            return {}
+        faces = self._analyzer.analyze(candidate.picture)
+        ages = [faces[row.face].age for row in candidate.faces.rows if row.face is not None]
+        return {"age": float(np.mean(ages))} if ages and None not in ages else {}
+
+    def _save(self, policy: Policy, case: Case, key: str, candidates: list[NewCandidate]) -> Generation:
+        card = self._bundle.card
+        made = self._store.generations.create(
+            NewGeneration(
+                purpose=Purpose.EVALUATION,
+                round_id=self._round.id,
+                task=case.task.value,
+                prompt=case.prompt,
+                schedule=str(SCHEDULES[case.task]),
+                strength=1.0,
+                steps=card.steps,
+                guidance=1.0,
+                width=card.width,
+                height=card.height,
+                seeds=case.seeds,
+                bundle=card.name,
+                bundle_revision=self._bundle.revision,
+                adapter_id=policy.adapter_id,
+                options={"case": case.name, "key": key},
+                # The same for both sides, also when one of them is made after a restart.
+                ab_group=hashlib.sha256(f"{self._round.id} {case.name}".encode()).hexdigest()[:32],
+                ab_side=policy.side,
+            )
+        )
+        self._store.generations.finish(made.id, candidates)
+        return self._store.generations.get(made.id)
+
+
+def _analyzer(bundle: Bundle) -> FaceAnalyzer | None:
+    try:
+        return bundle.face_analyzer
+    except FacePackError:
+        return None
+
+
+def _copy_of(candidate: Any) -> NewCandidate:
+    names = [field.name for field in dataclasses.fields(NewCandidate)]
+    return NewCandidate(**{name: getattr(candidate, name) for name in names})
+
+
+def _values(made: Mapping[str, Generation], cases: Sequence[Case]) -> CaseValues:
+    values: dict[str, dict[str, float]] = {}
+    for case in cases:
+        prefix = "child_" if case.task is Task.CHILD else ""
+        measured = [dict(_measured(candidate, case.task)) for candidate in made[case.name].candidates]
+        names = set.intersection(*(set(one) for one in measured))
+        values[case.name] = {f"{prefix}{name}": float(np.mean([one[name] for one in measured])) for name in names}
+    return values
+
+
+def _measured(candidate: Any, task: Task) -> Iterator[tuple[str, float]]:
+    report = candidate.face_report
+    if report is not None:
+        yield "face_sim", report["face_sim"]
+        yield "coverage", report["coverage"]
+        if task is Task.GROUP:
+            yield "duplicates", float(report["duplicates"])
+            yield "count_correct", float(report["count_correct"])
+    if task is Task.CHILD and "age" in candidate.metrics:
+        yield "age_error", abs(candidate.metrics["age"] - CHILD_AGE)
+    if candidate.aesthetic is not None:
+        yield "aesthetic", candidate.aesthetic
+
+
+def _distance(store: Store, base: Mapping[str, Generation], made: Mapping[str, Generation]) -> float:
+    distances = []
+    for name, generation in made.items():
+        for one, other in zip(base[name].candidates, generation.candidates, strict=True):
+            if one.media_sha256 == other.media_sha256:
+                distances.append(0.0)
+                continue
+            first, second = (read_picture(store.media.path(c.media_sha256)).astype(np.float64) for c in (one, other))
+            distances.append(float(np.sqrt(np.mean((first - second) ** 2)) / 255))
+    return float(np.mean(distances))
