@@ -147,11 +147,8 @@ class Adapters:
         if self._active is not None and self._active.card.digest == digest:
             self._active = None
         del self._cards[digest]
-        if self._transformer.peft_config.keys() == {digest}:
-            self._transformer.unload_lora()
-        else:
-            self._transformer.delete_adapters(digest)
-            self._restore()
+        remove_adapter(self._transformer, digest)
+        self._restore()
 
     def _restore(self) -> None:
         """Bring the layers to what `active` says."""
@@ -194,6 +191,14 @@ def add_adapter(transformer: nn.Module, name: str, *, rank: int, alpha: float | 
         torch.manual_seed(seed)
         config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, target_modules=present)
         transformer.add_adapter(config, adapter_name=name)
+
+
+def remove_adapter(transformer: nn.Module, name: str) -> None:
+    """Take an adapter off a transformer; without any left it is the plain model again."""
+    if transformer.peft_config.keys() == {name}:
+        transformer.unload_lora()
+    else:
+        transformer.delete_adapters(name)
 
 
 def save_adapter(transformer: nn.Module, name: str, folder: Path | str, card: AdapterCard) -> AdapterCard:

@@ -38,17 +38,8 @@ class Run:
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """The last checkpoint, or None for a fresh run; log lines after it are dropped, they will be made
         again."""
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
-            self._truncate_log(step=0)
-            return None
-        try:
-            state = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:  # a damaged file fails in many ways
-            raise RunError(
-                f"{path} is damaged ({type(error).__name__}: {error}); delete it to start the run again"
-            ) from error
-        self._truncate_log(state["step"])
+        state = read_checkpoint(self.folder, device)
+        self._truncate_log(step=state["step"] if state else 0)
         return state
 
     def log(self, step: int, **values: float | str) -> None:
@@ -71,6 +62,19 @@ class Run:
             kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
             with replaced_when_complete(path) as file:
                 file.write("".join(line + "\n" for line in kept).encode())
+
+
+def read_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """The last checkpoint of the run in a folder, None where there is none; raises RunError when it is damaged."""
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # a damaged file fails in many ways
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}: {error}); delete it to start the run again"
+        ) from error
 
 
 def _step_of(line: str) -> float:
