@@ -23,7 +23,7 @@ def picks_over_time(per_day: Sequence[tuple[date, int]]) -> go.Figure | None:
     figure = go.Figure(go.Bar(x=days, y=counts, marker_color=ACCENT, hovertemplate="%{x}: %{y} picks<extra></extra>"))
     figure.update_xaxes(type="date", tickformat="%d %b")
     figure.update_yaxes(rangemode="tozero")
-    return _styled(figure, f"Picks per day (n = {sum(counts)})", "", "picks")
+    return styled(figure, f"Picks per day (n = {sum(counts)})", "", "picks")
 
 
 def win_rates(rates: Sequence[WinRate], title: str, names: Mapping[str, str] | None = None) -> go.Figure | None:
@@ -55,7 +55,7 @@ def win_rates(rates: Sequence[WinRate], title: str, names: Mapping[str, str] | N
         figure.add_annotation(x=label, y=1.06, text=f"n = {rate.share.total}", showarrow=False, font_size=12)
     _even(figure)
     figure.update_xaxes(type="category")
-    return _styled(figure, title, "", "preferred")
+    return styled(figure, title, "", "preferred")
 
 
 def gate_windows(cells: Sequence[GateCell]) -> go.Figure | None:
@@ -86,7 +86,7 @@ def gate_windows(cells: Sequence[GateCell]) -> go.Figure | None:
     figure.update_xaxes(type="category")
     figure.update_yaxes(type="category")
     pairs = sum(cell.share.total for cell in cells)
-    return _styled(figure, f"Gate window: preferred (n = {pairs})", "start", "end")
+    return styled(figure, f"Gate window: preferred (n = {pairs})", "start", "end")
 
 
 def thresholds(points: Sequence[ThresholdPoint]) -> go.Figure | None:
@@ -122,7 +122,7 @@ def thresholds(points: Sequence[ThresholdPoint]) -> go.Figure | None:
     _even(figure)
     figure.update_xaxes(range=[0, 1.05])
     pairs = sum(point.share.total for point in points)
-    return _styled(figure, f"Annealing threshold: preferred (n = {pairs})", "threshold", "preferred")
+    return styled(figure, f"Annealing threshold: preferred (n = {pairs})", "threshold", "preferred")
 
 
 def similarity_and_aesthetics(measured: Sequence[Measured]) -> go.Figure | None:
@@ -139,7 +139,7 @@ def similarity_and_aesthetics(measured: Sequence[Measured]) -> go.Figure | None:
         )
     )
     title = f"Likeness and looks (newest {len(measured)} pictures)"
-    return _styled(figure, title, "FaceSim", "aesthetic score")
+    return styled(figure, title, "FaceSim", "aesthetic score")
 
 
 def position_bias(positions: Sequence[PositionShare]) -> go.Figure | None:
@@ -172,7 +172,7 @@ def position_bias(positions: Sequence[PositionShare]) -> go.Figure | None:
     totals = {place.size: place.share.total for place in positions}
     figure.update_xaxes(type="category")
     figure.update_yaxes(range=[0, 1], tickformat=".0%")
-    return _styled(figure, f"Where the chosen one stood (n = {sum(totals.values())})", "", "chosen")
+    return styled(figure, f"Where the chosen one stood (n = {sum(totals.values())})", "", "chosen")
 
 
 def _even(figure: go.Figure) -> None:
@@ -180,7 +180,8 @@ def _even(figure: go.Figure) -> None:
     figure.update_yaxes(range=[0, 1.12], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%")
 
 
-def _styled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
+def styled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
+    """The common look; `x` and `y` are the titles of the axes."""
     # Transparent, and grey enough to read on light and on dark.
     figure.update_layout(
         title={"text": title, "font_size": 15, "x": 0.02, "xanchor": "left"},

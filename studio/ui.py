@@ -10,7 +10,8 @@ import gradio as gr
 from studio.api import add_endpoints
 from studio.context import Studio
 from studio.model_host import ModelState, Stage
-from studio.panels import compare, compose, insights, library
+from studio.panels import compare, compose, insights, library, training
+from studio.widgets.zoom import zoom_dialog
 
 TITLE = "IdGlow Studio"
 
@@ -23,18 +24,22 @@ def build_page(studio: Studio) -> gr.Blocks:
         add_endpoints(studio)
         secret = _browser_secret(studio)
         draft = gr.BrowserState({}, storage_key="idglow-draft", secret=secret)
+        zoom_dialog()
         header = gr.HTML(lambda: header_html(studio.host.state), elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Create", id="create") as create_tab:
                 create = compose.build(studio)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 judge = compare.build(secret)
+            with gr.Tab(training.TITLE, id="training"):
+                rounds = training.build(studio, secret)
             with gr.Tab("Library", id="library") as library_tab:
                 shelf = library.build(studio)
             with gr.Tab("Insights", id="insights") as insights_tab:
                 counted = insights.build()
         compose.wire(create, studio, draft, create_tab)
         compare.wire(judge, studio, draft, compare_tab, tabs, create.results)
+        training.wire(rounds, studio, draft, tabs, judge, create.settings)
         library.wire(shelf, studio, draft, library_tab)
         insights.wire(counted, studio, insights_tab)
         compose.restore(create, studio, draft, page)

@@ -130,7 +130,7 @@ def wire(
             judging = _still_there(studio, judging)
             if judging.session is None and not judging.lineup:
                 judging = replace(judging, lineup=_own(studio, current, annotator))
-            page = _page(studio, judging, annotator)
+            page = page_values(studio, judging, annotator)
         except StoreError as error:
             judging = Judging(annotator=judging.annotator)
             page = _problem(str(error))
@@ -146,7 +146,7 @@ def wire(
             if not lineup:
                 raise StoreError("There are no two pictures to compare; generate some on the Create page first.")
             judging = Judging(annotator=judging.annotator, lineup=lineup)
-            page = _page(studio, judging, annotator)
+            page = page_values(studio, judging, annotator)
         except StoreError as error:
             raise gr.Error(str(error), title="Nothing to compare") from error
         return judging.write(), *page
@@ -169,7 +169,7 @@ def wire(
             problem = f"Not saved: {error}"
         try:
             annotator = annotator_of(studio, judging, Draft.read(drafted), request)
-            stage, status, _, guidelines = _page(studio, judging, annotator)
+            stage, status, _, guidelines = page_values(studio, judging, annotator)
         except StoreError as error:
             stage, status, _, guidelines = _problem(str(error))
         stage |= {"answered": event.request, "problem": problem or stage.get("problem", ""), "undone": undone}
@@ -189,14 +189,14 @@ def wire(
             if session_id is None:
                 raise StoreError("Choose a session, or create one below.")
             annotator = annotator_of(studio, judging, Draft.read(drafted), request)
-            page = _page(studio, judging, annotator)
+            page = page_values(studio, judging, annotator)
         except StoreError as error:
             return state, *[gr.skip()] * 4, _notice(str(error), bad=True)
         return judging.write(), *page, _notice("You are in the session above.")
 
     def leave(state: dict[str, Any], drafted: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
         judging = replace(Judging.read(state), session=None)
-        page = _page(studio, judging, annotator_of(studio, judging, Draft.read(drafted), request))
+        page = page_values(studio, judging, annotator_of(studio, judging, Draft.read(drafted), request))
         return judging.write(), *page, _notice("You left the session; what you judged is kept.")
 
     def create(
@@ -367,7 +367,7 @@ def source_words(studio: Studio, row: Generation) -> str:
     return f"{row.schedule}{strength} · {adapter_name(studio.store, row.adapter_id)}"
 
 
-def _page(studio: Studio, judging: Judging, annotator: Annotator) -> tuple[Any, ...]:
+def page_values(studio: Studio, judging: Judging, annotator: Annotator) -> tuple[Any, ...]:
     """Values of stage, status, reveal and guidelines."""
     asked = questions(studio.store, judging, annotator.id)
     if judging.session is not None:

@@ -69,9 +69,13 @@ class People:
                 session.add(found)
             return found
 
-    def annotators(self) -> list[Annotator]:
+    def annotators(self, ids: Collection[str] | None = None) -> list[Annotator]:
+        """Those with these ids, or everybody, by name."""
+        query = select(Annotator).order_by(Annotator.name)
+        if ids is not None:
+            query = query.where(Annotator.id.in_(ids))
         with self._database.read() as session:
-            return list(session.scalars(select(Annotator).order_by(Annotator.name)))
+            return list(session.scalars(query))
 
     def give_consent(self, text: str, given_by: str | None = None) -> Consent:
         """Record that somebody agreed to the sentence `text`; its id goes with every portrait uploaded under it."""

@@ -1,0 +1,68 @@
+"""What people do to rounds and adapters on the Training page; the store keeps all of it."""
+
+from __future__ import annotations
+
+from studio.adapter_choice import BASE, adapter_name, bundle_name
+from studio.context import Studio
+from studio.store import NewRoundPair, StoreError
+from studio.store.models import Round
+from trainers.pairs import collect_pairs
+
+
+def shown_round(studio: Studio, wanted: str | None) -> Round | None:
+    """The round a browser asked for, else the one that is going on, else the newest; None where there is none."""
+    bundle = bundle_name(studio)
+    if bundle is None:
+        return None
+    if wanted is not None:
+        try:
+            return studio.store.rounds.get(wanted)
+        except StoreError:
+            pass  # a browser's memory is older than the data folder
+    rounds = studio.store.rounds
+    return next(iter(rounds.live(bundle=bundle) or rounds.list(bundle=bundle, limit=1)), None)
+
+
+def start_round(studio: Studio, by_id: str) -> Round:
+    """Queue a round on top of the adapter in use.
+
+    Raises:
+        StoreError: the models are not there, nothing was picked, or a round is going on.
+    """
+    store, bundle = studio.store, bundle_name(studio)
+    if bundle is None:
+        raise StoreError(f"Nothing can be trained: {studio.host.state.message}")
+    going = store.rounds.live(bundle=bundle)
+    if going:
+        raise StoreError(f"Round {going[0].number} is {going[0].state.value}; wait for its end or cancel it.")
+    active = store.adapters.active(bundle)
+    return store.rounds.create(bundle, parent_adapter_id=active and active.id, requested_by=by_id)
+
+
+def pairs_for_a_round(studio: Studio) -> list[NewRoundPair]:
+    """What a round started now would look at, kept and dropped.
+
+    Raises:
+        StoreError: the models are not there; ModelsNotReady: they are still being read.
+    """
+    bundle = bundle_name(studio)
+    if bundle is None:
+        raise StoreError(f"Nothing can be trained: {studio.host.state.message}")
+    return collect_pairs(studio.store, bundle, analyzer=studio.host.analyzer)
+
+
+def use_adapter(studio: Studio, choice: str, *, by_id: str, note: str) -> str:
+    """Put an adapter, or the base model, to use; returns what to tell the person."""
+    bundle = bundle_name(studio)
+    if bundle is None:
+        raise StoreError(f"Nothing can be put to use: {studio.host.state.message}")
+    adapter_id = None if choice == BASE else choice
+    studio.store.adapters.activate(bundle, adapter_id, by_id=by_id, note=" ".join((note or "").split()))
+    name = adapter_name(studio.store, adapter_id)
+    return f"{name[0].upper()}{name[1:]} is in use from the next generation on."
+
+
+def require_operator(studio: Studio) -> None:
+    """Raises StoreError for visitors who may only look."""
+    if not studio.sees_everything:
+        raise StoreError("Here only whoever runs the studio starts rounds and promotes adapters.")

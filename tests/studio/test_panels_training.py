@@ -1,0 +1,356 @@
+"""What the Training page shows and does, on rounds made through the store."""
+
+import re
+from datetime import timedelta
+
+import gradio as gr
+import pytest
+import sqlalchemy as sa
+
+from studio.adapter_choice import BASE
+from studio.context import Studio
+from studio.generation import GenerationJobs
+from studio.model_host import ModelHost
+from studio.panels import run_settings, training_layout, training_values
+from studio.panels.adapter_duel import Duel, as_side_b, before_and_after, duel_of, line_up
+from studio.panels.adapter_history import History, activations_html, duel_words, history_html, lineage_words
+from studio.panels.evaluation_view import evaluation_html, likeness_words
+from studio.panels.round_view import log_tail, pairs_html, round_html
+from studio.panels.training_values import everything, facts_html, mark, next_html
+from studio.round_control import require_operator, shown_round, start_round, use_adapter
+from studio.settings import Settings
+from studio.store import NewAdapter, NewRoundPair, StoreError
+from studio.store.models import ComparisonKind, Outcome, Round, RoundState, utc_now
+from studio.store.round_pairs import PairCounts
+from tests.studio.round_samples import WORKER, add_picks, an_evaluation, finished_round, log, some_pairs, training_round
+from tests.studio.store_samples import add_picture, new_pick
+from tests.tiny_bundles import write_tiny_bundle
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def bundle_folder(tmp_path_factory):
+
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def studio(store, bundle_folder):
+    host = ModelHost(bundle_folder)
+    return Studio(Settings(data=store.folder, bundle=str(bundle_folder)), store, host, GenerationJobs(store, host))
+
+
+@pytest.fixture
+def page(studio):
+    with gr.Blocks():
+        return training_layout.build(studio, "secret")
+
+
+@pytest.fixture
+def ada(store):
+    return store.people.annotator("Ada").id
+
+
+def training(store, **settings):
+    return training_round(store, bundle="tiny", **settings)
+
+
+def finished(store, state="promoted", **settings):
+    return finished_round(store, state, bundle="tiny", **settings)
+
+
+def text(html):
+    return re.sub(r"<[^>]+>", " ", html)
+
+
+def test_an_empty_studio_says_what_a_round_is_and_has_no_timer(studio, page):
+    values = everything(studio, page, None)
+    assert "No round yet" in values[page.round]
+    assert values[page.timer].active is False
+    assert values[page.curves]["visible"] is False
+    assert "base model" in text(values[page.facts])
+    assert "not yet" in text(values[page.facts])
+    assert "Use this" not in values[page.history]  # the base model is in use
+    assert "from the beginning" in values[page.activations]
+
+
+def test_a_studio_without_its_models_says_why(store):
+    host = ModelHost(store.folder / "nowhere")
+    broken = Studio(Settings(data=store.folder, bundle="/nowhere"), store, host, GenerationJobs(store, host))
+    with gr.Blocks():
+        panel = training_layout.build(broken, "secret")
+    values = everything(broken, panel, None)
+    assert "Nothing can be trained" in values[panel.next]
+    assert values[panel.start]["interactive"] is False
+    with pytest.raises(StoreError, match="Nothing can be trained"):
+        start_round(broken, "somebody")
+
+
+def test_a_running_round_shows_progress_curves_and_log(studio, store, page):
+    add_picks(store, 6, bundle="tiny")
+    row = training(store, pairs=some_pairs(store))
+    values = everything(studio, page, None)
+    assert values[page.timer].active is True
+    assert "Step 60 of 100, about 3 min left" in text(values[page.round])
+    assert (values[page.pause]["visible"], values[page.resume]["visible"], values[page.cancel]["visible"]) == (
+        True,
+        False,
+        True,
+    )
+    assert values[page.start]["interactive"] is False
+    assert "Round 1 has to end first" in values[page.next]
+    for name, traces in (("loss", 2), ("distances", 4), ("shares", 4), ("gradient", 2)):
+        assert len(values[page.plots[name]]["value"].data) == traces
+    assert "step 60 of 100" in values[page.log]
+    assert "4 pairs used, from 4 picks" in text(values[page.pairs])
+    assert "2 pairs dropped" in text(values[page.pairs])
+    assert "annotators disagree" in values[page.pairs]
+    for pair in store.rounds.pairs(row.id, kept=True):
+        assert studio.media_url(pair.chosen_sha256) in values[page.pairs]
+
+
+def test_the_timer_finds_nothing_to_draw_while_nothing_happens(studio, store):
+    assert mark(studio, None) == mark(studio, None)
+    row = training(store)
+    marks = [mark(studio, None), mark(studio, None)]
+    log(store, row.id, range(61, 63))
+    store.rounds.heartbeat(row.id, WORKER, progress={"step": 62, "steps": 100})
+    marks.append(mark(studio, None))
+    store.rounds.ask(row.id, "pause")
+    marks.append(mark(studio, None))
+    store.rounds.advance(row.id, WORKER, "evaluating")
+    marks.append(mark(studio, None))
+    assert marks[0] == marks[1]
+    assert len(set(marks)) == 4
+
+
+def test_a_round_is_asked_for_on_top_of_what_is_in_use_and_one_at_a_time(studio, store, ada):
+    _, adapter = finished(store, name="first")
+    row = start_round(studio, ada)
+    assert (row.bundle, row.parent_adapter_id, row.requested_by) == ("tiny", adapter.id, ada)
+    with pytest.raises(StoreError, match="Round 2 is queued"):
+        start_round(studio, ada)
+
+
+def test_the_round_on_show_is_the_chosen_one_then_the_live_one_then_the_newest(studio, store):
+    assert shown_round(studio, None) is None
+    first, _ = finished(store, name="first")
+    second, _ = finished(store, "candidate", name="second")
+    assert shown_round(studio, None).id == second.id
+    assert shown_round(studio, first.id).id == first.id
+    live = training(store)
+    assert shown_round(studio, None).id == live.id
+    assert shown_round(studio, "0" * 32).id == live.id
+
+
+@pytest.mark.parametrize(
+    ("change", "worker", "words"),
+    [
+        ({"lease_owner": None, "lease_expires_at": None, "heartbeat_at": None}, True, "Waiting for a worker."),
+        ({"lease_owner": None, "lease_expires_at": None, "heartbeat_at": None}, False, "run python -m trainers.worker"),
+        ({"lease_expires_at": -300, "heartbeat_at": -360}, True, "last heard of 6 min ago"),
+        ({"request": "pause", "lease_expires_at": None}, True, "Paused. Resume goes on"),
+        ({"request": "pause"}, True, "Pausing after the step"),
+        ({"request": "cancel"}, True, "Cancelling after the step"),
+    ],
+)
+def test_a_round_that_does_not_move_says_why(store, change, worker, words):
+    row, now = training(store), utc_now()
+    moved = {
+        name: now + timedelta(seconds=value) if isinstance(value, int) else value for name, value in change.items()
+    }
+    with store.database.write() as session:
+        session.execute(sa.update(Round).where(Round.id == row.id).values(**moved))
+    assert words in text(round_html(store.rounds.get(row.id), "base model", now=now, worker=worker))
+
+
+def test_an_ended_round_shows_its_evaluation_with_pack_cases_and_intervals(studio, store, page):
+    finished(store, name="first")
+    values = everything(studio, page, None)
+    assert values[page.timer].active is False
+    shown = text(values[page.evaluation])
+    assert "Faces by tiny" in shown
+    assert "12 cases, 12 pictures a side, same seeds" in shown
+    assert "FaceSim" in shown
+    assert values[page.pause]["visible"] is False
+    assert values[page.cases].count("<figure>") == 3
+    assert "before · FaceSim 0.41" in text(values[page.cases])
+
+
+def test_every_metric_is_a_row_and_its_interval_is_drawn_inside_the_picture():
+    evaluation = an_evaluation()
+    html = evaluation_html(evaluation, before=HOSTILE, after="first")
+    assert HOSTILE not in html
+    assert html.count("<tr") == 1 + len(evaluation["changes"])
+    for row in evaluation["changes"]:
+        assert f"{row['low']:+.3f} to {row['high']:+.3f}" in html
+    places = [float(place) for place in re.findall(r'(?:x1|x2|cx)="([\d.]+)"', html)]
+    assert min(places) >= 0
+    assert max(places) <= 160
+    kinds = dict(re.findall(r'<tr class="(\w+)"><th scope="row">([^<]+)', html))
+    assert "better" in kinds
+    assert likeness_words(evaluation).startswith("FaceSim 0.4")
+
+
+def test_what_was_not_measured_is_absent():
+    evaluation = an_evaluation() | {"changes": [], "face_pack": None}
+    assert "Nothing could be measured" in evaluation_html(evaluation, before="a", after="b")
+    assert "No face pack" in evaluation_html(evaluation, before="a", after="b")
+    assert evaluation_html(None, before="a", after="b") == ""
+    assert likeness_words(None) == ""
+    single = an_evaluation(cases=1)
+    assert "too few cases" in evaluation_html(single, before="a", after="b")
+
+
+def test_the_history_has_lineage_picks_and_win_rates(store):
+    add_picks(store, 6, bundle="tiny")
+    row, first = finished(store, name="first", pairs=some_pairs(store))
+    _, second = finished(store, "candidate", name=HOSTILE)
+    history = History.read(store, "tiny")
+    html = history_html(history, shown=row.id, may_act=True)
+    assert HOSTILE not in html
+    assert "4 pairs from 4 picks, 2 dropped" in html
+    assert lineage_words(history, history.adapters[second.id]) == f"base model → first → {HOSTILE}"
+    assert "not yet compared blind" in html
+    assert html.count("in use</span>") == 1
+    assert f'data-action="use" data-id="{second.id}"' in html
+    assert f'data-action="use" data-id="{first.id}"' not in html
+    assert f'data-action="use" data-id="{BASE}"' in html
+    assert f'data-id="{row.id}" aria-pressed="true"' in html
+    assert 'data-action="use"' not in history_html(history, shown=None, may_act=False)
+
+
+def test_rounds_without_an_adapter_and_adapters_without_a_round_are_in_the_history(store):
+    row = training(store)
+    store.rounds.finish(row.id, WORKER, "failed", message="The disk is full.")
+    store.adapters.add(NewAdapter(name="brought along", media_sha256=add_picture(store)), bundle="tiny")
+    broken = store.adapters.add(NewAdapter(name="broken", media_sha256=add_picture(store)), bundle="tiny")
+    store.adapters.mark_broken(broken.id, "its file is damaged")
+    html = history_html(History.read(store, "tiny"), shown=None, may_act=True)
+    assert "The disk is full." in html
+    assert "brought along" in html
+    assert "its file is damaged" in html
+    assert f'data-action="use" data-id="{broken.id}"' not in html
+
+
+def test_promote_and_go_back_with_a_note(studio, store, ada):
+    _, first = finished(store, name="first")
+    _, second = finished(store, "candidate", name="second")
+    said = use_adapter(studio, second.id, by_id=ada, note=f"looks {HOSTILE}  better ")
+    assert said == "Second is in use from the next generation on."
+    use_adapter(studio, first.id, by_id=ada, note="")
+    use_adapter(studio, BASE, by_id=ada, note="")
+    assert store.adapters.active("tiny") is None
+    history = History.read(store, "tiny")
+    assert [row.adapter_id for row in history.activations] == [None, first.id, second.id, first.id]
+    html = activations_html(history, {ada: "Ada"})
+    assert HOSTILE not in html
+    assert [word in html for word in ("Ada", "by rule", "looks &lt;img")] == [True, True, True]
+
+
+def test_a_new_adapter_meets_the_current_one_at_once_and_the_outcome_counts(store, ada):
+    _, first = finished(store, name="first")
+    _, second = finished(store, "candidate", name="second")
+    duel = duel_of(store, second.id)
+    assert duel == Duel(new=second.id, old=first.id)
+    lineup = line_up(store, duel, ada)
+    assert len(lineup) == 3
+    assert line_up(store, duel, ada) == lineup  # asked again, nothing is made twice
+    for comparison in store.comparisons.get_many(lineup):
+        assert (comparison.kind, comparison.blind) == (ComparisonKind.ADAPTER, True)
+        assert {one.generation.adapter_id for one in comparison.candidates} == {first.id, second.id}
+        assert len({one.seed for one in comparison.candidates}) == 1
+        place = [one.generation.adapter_id for one in comparison.candidates].index(second.id)
+        store.picks.save(new_pick(comparison, ada, Outcome.RIGHT if place else Outcome.LEFT))
+    history = History.read(store, "tiny")
+    assert duel_words(history, second.id) == ["preferred 100% (44% to 100%) of 3 blind against first"]
+    assert duel_words(history, first.id) == ["preferred 0% (0% to 56%) of 3 blind against second"]
+
+
+def test_an_adapter_in_use_meets_the_one_it_came_from(store, ada):
+    _, first = finished(store, name="first")
+    _, second = finished(store, name="second")
+    assert duel_of(store, first.id) == Duel(new=first.id, old=second.id)
+    assert duel_of(store, second.id) == Duel(new=second.id, old=first.id)
+    assert duel_of(store, second.id).old == first.id
+    store.adapters.activate("tiny", first.id)
+    assert duel_of(store, first.id) == Duel(new=first.id, old=None)
+    assert len(line_up(store, duel_of(store, first.id), ada)) == 3
+
+
+def test_without_common_pictures_the_create_page_is_set_up_for_both(studio, store, ada):
+    one, other = (
+        store.adapters.add(NewAdapter(name=name, media_sha256=add_picture(store)), bundle="tiny")
+        for name in ("one", "other")
+    )
+    store.adapters.activate("tiny", one.id)
+    duel = duel_of(store, other.id)
+    assert line_up(store, duel, ada) == ()
+    with gr.Blocks():
+        panel = run_settings.build(studio)
+    values = as_side_b(studio, panel, duel)
+    assert (values[panel.adapter]["value"], values[panel.other_adapter]["value"]) == (one.id, other.id)
+    assert (values[panel.compare_with], values[panel.differs]) == (True, "adapter")
+
+
+def test_before_and_after_need_both_sides(store):
+    row, _ = finished(store, name="first")
+    assert [(one.ab_side, other.ab_side) for one, other in before_and_after(store, row.id)] == [("A", "B")] * 3
+    assert before_and_after(store, training(store).id) == []
+
+
+def test_counts_of_pairs_without_any():
+    nothing = pairs_html(PairCounts(kept=0, dropped=0, picks=0), {}, {})
+    assert "Nothing can be trained on" in nothing
+    assert "Nothing was dropped" in nothing
+    assert pairs_html(None, {}, {}) == ""
+    assert HOSTILE not in pairs_html(PairCounts(kept=0, dropped=1, picks=0), {}, {HOSTILE: 1})
+
+
+def test_the_preview_stores_nothing(studio, store, monkeypatch):
+    pair = NewRoundPair(origin="pick", chosen_sha256="0" * 64, rejected_sha256="1" * 64, kept=False, drop_reason="tie")
+    monkeypatch.setattr(training_values, "pairs_for_a_round", lambda studio: [pair])
+    assert "1 pair dropped" in text(training_values.preview_html(studio))
+    assert store.rounds.list() == []
+
+
+def test_the_log_is_read_from_its_end_and_from_nowhere_else(tmp_path):
+    (tmp_path / "log").write_text("".join(f"line {number}\n" for number in range(5000)))
+    tail = log_tail(tmp_path, "log")
+    assert tail.splitlines()[-1] == "line 4999"
+    assert len(tail) <= 12_000
+    assert tail.splitlines()[0].startswith("line ")
+    assert log_tail(tmp_path / "data", "../log") == ""
+    assert log_tail(tmp_path, None) == log_tail(tmp_path, "absent") == ""
+
+
+def test_visitors_of_a_public_studio_look_only(studio, store, page, monkeypatch):
+    monkeypatch.setenv("SPACE_ID", "somebody/studio")
+    add_picks(store, 6, bundle="tiny")
+    row = training(store, pairs=some_pairs(store))
+    values = everything(studio, page, None)
+    assert values[page.cancel]["visible"] is False
+    assert 'data-action="use"' not in values[page.history]
+    assert studio.media_url(store.rounds.pairs(row.id)[0].chosen_sha256) not in values[page.pairs]
+    with pytest.raises(StoreError, match="whoever runs"):
+        require_operator(studio)
+
+
+def test_what_starts_the_next_round(studio, store):
+    add_picks(store, 3, bundle="tiny")
+    assert "3 new picks" in text(next_html(studio, "tiny", []))
+    assert "by itself at 40" in next_html(studio, "tiny", [])
+    asked = Studio(Settings(data=store.folder, picks_per_round=0), store, studio.host, studio.jobs)
+    assert "on request only" in next_html(asked, "tiny", [])
+    off = Studio(Settings(data=store.folder, worker=False), store, studio.host, studio.jobs)
+    assert "python -m trainers.worker" in next_html(off, "tiny", [])
+    assert "3 " in text(facts_html(studio, History.read(store, "tiny"), "tiny"))
+
+
+def test_what_happened_to_a_round_in_one_word(store):
+    row, _ = finished(store, "rejected", name="first")
+    html = round_html(row, "base model", now=utc_now(), worker=True)
+    assert row.state is RoundState.REJECTED
+    assert 'class="badge rejected">rejected' in html
+    assert "<progress" not in html
