@@ -223,8 +223,8 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 positions = range(step * config.batch, (step + 1) * config.batch)
-                drawn = [_draw(position, encoded, encodings, config) for position in positions]
-                outcome = _backward(drawn, policies, list(weights.values()), config, processes)
+                drawn = [draw_pair(position, encoded, encodings, config) for position in positions]
+                outcome = step_gradients(drawn, policies, list(weights.values()), config)
                 if not math.isfinite(outcome.gradient_norm) or not math.isfinite(outcome.loss.loss):
                     raise FloatingPointError(
                         f"Loss or gradient of step {step + 1} is not finite; lower the learning rate or beta, or set "
@@ -242,7 +242,7 @@ def train(
                 if on_step is not None:
                     on_step(StepReport(step, config.steps, metrics, pace.left(config.steps - step)))
                 stopped = "Asked to stop." if should_stop is not None and should_stop() else None
-            stopped = from_main_process(stopped, processes)
+            stopped = from_main_process(stopped)
             if run and (stopped or run.save_is_due() or step == config.steps or watch.reason_to_stop):
                 run.save(
                     {
@@ -280,7 +280,7 @@ class _Setup:
     precision: str
 
 
-def _draw(position: int, encoded: Sequence[EncodedPair], encodings: Encodings, config: DpoConfig) -> NoisyPair:
+def draw_pair(position: int, encoded: Sequence[EncodedPair], encodings: Encodings, config: DpoConfig) -> NoisyPair:
     """The pair at a position of the endless stream of shuffled epochs, with its own sigma and noise."""
     epoch, place = divmod(position, len(encoded))
     order = torch.randperm(len(encoded), generator=step_generator(config.seed, -1 - epoch))
@@ -294,14 +294,14 @@ def _draw(position: int, encoded: Sequence[EncodedPair], encodings: Encodings, c
     return NoisyPair(pair.condition, chosen.float(), rejected.float(), noise, sigma)
 
 
-def _backward(
+def step_gradients(
     drawn: Sequence[NoisyPair],
     policies: Policies,
     weights: Sequence[nn.Parameter],
     config: DpoConfig,
-    processes: PartialState,
 ) -> StepOutcome:
     """Gradients of the mean loss over a step's pairs, summed over micro-batches and processes, then clipped."""
+    processes = PartialState()
     batches = policies.micro_batches(drawn)[processes.process_index :: processes.num_processes]
     references = policies.reference_errors([[drawn[i] for i in batch] for batch in batches])
     loss = torch.zeros(())
@@ -322,7 +322,7 @@ def _backward(
         share.backward()
         loss += share.detach().cpu()
         columns[:, batch] = torch.stack([result.logit, result.chosen_delta, result.rejected_delta]).cpu()
-    sum_over_processes([loss, columns], weights, processes)
+    sum_over_processes([loss, columns], weights)
     norm = nn.utils.clip_grad_norm_(weights, config.gradient_clip).item()
     return StepOutcome(PreferenceLoss(loss, *columns), norm)
 

@@ -10,8 +10,9 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 
-def sum_over_processes(values: Sequence[Tensor], weights: Sequence[nn.Parameter], processes: PartialState) -> None:
+def sum_over_processes(values: Sequence[Tensor], weights: Sequence[nn.Parameter]) -> None:
     """Replace values, and the gradients of weights, by their sums over all processes."""
+    processes = PartialState()
     if processes.num_processes == 1:
         return
     for weight in weights:
@@ -24,7 +25,7 @@ def sum_over_processes(values: Sequence[Tensor], weights: Sequence[nn.Parameter]
             tensor.copy_(total.view_as(tensor))
 
 
-def from_main_process(value: str | None, processes: PartialState) -> str | None:
+def from_main_process(value: str | None) -> str | None:
     """The main process's value, in every process."""
     values = [value]
-    return broadcast_object_list(values)[0] if processes.num_processes > 1 else value
+    return broadcast_object_list(values)[0] if PartialState().num_processes > 1 else value

@@ -3,21 +3,14 @@ need.
 
     python -m trainers.bench.speed --bundle mini --threads 2 --out speed.json
 
-Every case runs in its own process, so that peak memory is its own; the cases of a round follow each other, and the
-shortest of all rounds counts, since other work on the machine can only lengthen it. CPU time, all threads together, is
-given too: on a busy machine it is what can be compared. Encoding the prompt and the references, denoising and decoding
-are inside; loading the bundle and measuring faces are not.
+Encoding the prompt and the references, denoising and decoding are inside; loading the bundle and measuring faces are
+not. How it is measured stands in cases.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from core.backbones.bundles import Bundle, find_card, load_bundle
 from core.prompts import Task, static_prompt
 from core.sampler import sample
+from trainers.bench.cases import compare_cases, peak_memory_mb, time_case
 
 Prepare = Callable[["Bundle", "Work"], Callable[[], object]]
 """What a case does once before the clock runs; it returns what is timed."""
@@ -130,48 +123,17 @@ def _stock(bundle: Bundle, work: Work, count: int, reference_side: int | None, *
 
 
 def measure_case(name: str, work: Work, *, repeats: int) -> dict[str, float]:
-    """Shortest of `repeats` runs after one to warm up, in seconds, and the peak memory of this process in MB."""
+    """Times and memory of one case, see `time_case`, and the memory after loading."""
     torch.set_num_threads(work.threads)
     bundle = load_bundle(work.bundle, device=work.device)
-    loaded = _peak_memory_mb(work)
-    run = CASES[name](bundle, work)
-    run()
-    seconds, cpu_seconds = [], []
-    for _ in range(repeats):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        run()
-        seconds.append(time.perf_counter() - start)
-        cpu_seconds.append(time.process_time() - cpu_start)
-    return {
-        "seconds": min(seconds),
-        "cpu_seconds": min(cpu_seconds),
-        "peak_memory_mb": _peak_memory_mb(work),
-        "loaded_memory_mb": loaded,
-    }
-
-
-def _peak_memory_mb(work: Work) -> float:
-    if work.device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 1e6
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (1e6 if platform.system() == "Darwin" else 1e3)
+    loaded = peak_memory_mb(work.device)
+    found = time_case(CASES[name](bundle, work), repeats=repeats, device=work.device)
+    return {**found, "loaded_memory_mb": loaded}
 
 
 def compare(work: Work, names: list[str], *, rounds: int, repeats: int) -> dict[str, dict[str, float]]:
     """Measure every case in a process of its own, `rounds` times in turn."""
-    results: dict[str, dict[str, float]] = {}
-    for _ in tqdm(range(rounds), desc="Rounds", unit="round"):
-        for name in tqdm(names, desc="Cases", unit="case", leave=False):
-            command = [sys.executable, "-m", __spec__.name, "--case", name, "--repeats", str(repeats)]
-            for option, value in vars(work).items():
-                command += [f"--{option}", str(value)]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found = json.loads(output.splitlines()[-1])
-            best = results.setdefault(name, found)
-            for time_of in ("seconds", "cpu_seconds"):
-                best[time_of] = min(best[time_of], found[time_of])
-            best["peak_memory_mb"] = max(best["peak_memory_mb"], found["peak_memory_mb"])
-    return results
+    return compare_cases(__spec__.name, names, {**vars(work), "repeats": repeats}, rounds=rounds)
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
