@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -219,10 +220,22 @@ def save_adapter(transformer: nn.Module, name: str, folder: Path | str, card: Ad
     )
     card = dataclasses.replace(card, digest=_sha256(partial))
     partial.replace(folder / WEIGHTS_FILE)
-    partial_card = folder / f"{CARD_FILE}.partial"
-    partial_card.write_text(json.dumps(dataclasses.asdict(card), indent=2) + "\n")
-    partial_card.replace(folder / CARD_FILE)
+    _write_card(folder, card)
     return card
+
+
+def write_adapter(weights: Path, card: AdapterCard, folder: Path) -> Path:
+    """The folder of an adapter whose weights' file and card were kept apart; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights, folder / WEIGHTS_FILE)
+    _write_card(folder, card)
+    return folder
+
+
+def _write_card(folder: Path, card: AdapterCard) -> None:
+    partial = folder / f"{CARD_FILE}.partial"
+    partial.write_text(json.dumps(dataclasses.asdict(card), indent=2) + "\n")
+    partial.replace(folder / CARD_FILE)
 
 
 def read_adapter(

@@ -5,24 +5,23 @@ A page that is closed or reloaded loses nothing: the job goes on, and `watch` pi
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import queue
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from core.generate import Candidate, GenerationRequest, generate, to_uint8
+from core.generate import Candidate, GenerationRequest, face_report_json, generate, to_uint8
 from core.images import read_picture
 from core.prompts import PromptRefused
 from core.prompts import Task as CoreTask
 from core.provenance import encode_png
 from core.sampler import Cancelled, StepReport
 from core.schedule import IdentitySchedule
+from studio.adapter_in_use import use_adapter
 from studio.model_host import ModelHost, ModelsNotReady
 from studio.store import NewCandidate, NewGeneration, Store
 from studio.store.engine import StoreError
@@ -141,14 +140,16 @@ class GenerationJobs:
             self._store.generations.start(generation_id)
             self._update(generation_id, Progress(state=GenerationState.RUNNING, steps=row.steps))
             with self._host.turn() as bundle:
+                note = use_adapter(self._store, bundle, row)
                 candidates = generate(
                     bundle,
                     self._request(row),
                     on_step=_Reporter(self, generation_id),
                     cancel=self._stops[generation_id].is_set,
                 )
-            self._keep(row, candidates)
-            self._update(generation_id, Progress(state=GenerationState.DONE, step=row.steps, steps=row.steps))
+            self._keep(row, candidates, note)
+            done = Progress(state=GenerationState.DONE, step=row.steps, steps=row.steps, message=note)
+            self._update(generation_id, done)
         except Cancelled as stopped:
             self._end(generation_id, GenerationState.CANCELLED, str(stopped))
         except (ModelsNotReady, PromptRefused, StoreError, ValueError, FloatingPointError) as error:
@@ -158,10 +159,11 @@ class GenerationJobs:
             self._end(generation_id, GenerationState.FAILED, f"{type(error).__name__}: {error}")
 
     def _request(self, row: Generation) -> GenerationRequest:
-        pictures = [reference.portrait.picture_sha256 for reference in row.references]
+        portraits = [reference.portrait for reference in row.references]
         return GenerationRequest(
             prompt=row.prompt.text,
-            portraits=tuple(read_picture(self._store.media.path(sha256)) for sha256 in pictures),
+            portraits=tuple(read_picture(self._store.media.path(one.picture_sha256)) for one in portraits),
+            face_boxes=tuple(tuple(one.box) for one in portraits),
             task=CoreTask(row.task.value),
             seeds=tuple(row.seeds),
             schedule=IdentitySchedule.parse(row.schedule),
@@ -173,7 +175,7 @@ class GenerationJobs:
             expected_order=tuple(row.options["expected_order"]) if "expected_order" in row.options else None,
         )
 
-    def _keep(self, row: Generation, candidates: list[Candidate]) -> None:
+    def _keep(self, row: Generation, candidates: list[Candidate], note: str) -> None:
         analyzer = self._host.analyzer
         new = []
         for position, candidate in enumerate(candidates):
@@ -193,7 +195,7 @@ class GenerationJobs:
                 )
             )
         timings = {stage: round(seconds, 3) for stage, seconds in candidates[0].seconds.items()}
-        self._store.generations.finish(row.id, new, timings=timings)
+        self._store.generations.finish(row.id, new, timings=timings, message=note)
 
     def _update(self, generation_id: str, progress: Progress) -> None:
         with self._changed:
@@ -246,11 +248,3 @@ class _Reporter:
                 seconds_left=left,
             ),
         )
-
-
-def face_report_json(candidate: Candidate, pack: str) -> dict[str, Any] | None:
-    """The face report as the store and `studio.words.face_strip` take it; None where nothing was measured."""
-    if candidate.faces is None:
-        return None
-    height, width = candidate.picture.shape[:2]
-    return {**dataclasses.asdict(candidate.faces), "pack": pack, "width": width, "height": height}

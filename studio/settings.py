@@ -82,6 +82,12 @@ class Settings(BaseSettings):
         40, ge=0, description="new picks that start a training round; 0 starts rounds on request only"
     )
     worker_threads: int = Field(1, ge=1, le=256, description="CPU threads for training")
+    round_config: Path | None = Field(
+        None, description="TOML file with the settings of training rounds; see python -m trainers.worker --help"
+    )
+    evaluation_portraits: Path | None = Field(
+        None, description="folder of people that rounds are measured on and never trained on; those in assets if absent"
+    )
 
     # Hugging Face
     dataset_repo: str | None = Field(
@@ -91,7 +97,7 @@ class Settings(BaseSettings):
         None, description="token for --dataset-repo; better given as IDGLOW_DATASET_TOKEN"
     )
 
-    @field_validator("data", "face_pack", mode="after")
+    @field_validator("data", "face_pack", "round_config", "evaluation_portraits", mode="after")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()

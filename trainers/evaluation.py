@@ -20,7 +20,7 @@ import numpy as np
 from core.adapters import AdapterCard
 from core.backbones.bundles import Bundle, BundleCard
 from core.faces import FaceAnalyzer, FacePackError
-from core.generate import Candidate, GenerationRequest, generate
+from core.generate import Candidate, GenerationRequest, face_report_json, generate
 from core.images import read_picture
 from core.prompts import Task, static_prompt
 from core.provenance import encode_png
@@ -54,7 +54,7 @@ class NoCases(RuntimeError):
 class Case:
     """One prompt for some held-out people; a picture for each seed.
 
-    portraits: uint8 (H, W, 3) RGB, in the order of the prompt.
+    portraits: uint8 (H, W, 3) RGB, in the order of the prompt. steps: of denoising.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Case:
     prompt: str
     portraits: tuple[np.ndarray, ...]
     seeds: tuple[int, ...]
+    steps: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +113,17 @@ def portrait_files(folder: Path) -> list[Path]:
     return list({path.stem.rpartition("-")[0] or path.stem: path for path in reversed(files)}.values())[::-1]
 
 
-def held_out_cases(folder: Path, card: BundleCard, *, seeds: int = 1) -> list[Case]:
+def held_out_references(store: Store, folder: Path) -> set[str]:
+    """`Portrait.picture_sha256` of everybody in the studio who was uploaded from a file of the folder."""
+    files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    return store.people.references_from([hashlib.sha256(path.read_bytes()).hexdigest() for path in files])
+
+
+def held_out_cases(folder: Path, card: BundleCard, *, seeds: int = 1, steps: int | None = None) -> list[Case]:
     """Everybody in a pair, once at their own age and once as children, and in a group of three where the model can.
 
-    People meet in one pair and one trio only, so that cases are as independent as the portraits allow.
+    People meet in one pair and one trio only, so that cases are as independent as the portraits allow. `seeds` is the
+    number of pictures of each case; `steps` is the bundle's own where it is None.
 
     Raises:
         NoCases: fewer than two people; PictureError: a portrait cannot be read.
@@ -143,6 +151,7 @@ def held_out_cases(folder: Path, card: BundleCard, *, seeds: int = 1) -> list[Ca
                 prompt=static_prompt(task, len(members), scene),
                 portraits=tuple(people[member] for member in members),
                 seeds=tuple(range(first, first + seeds)),
+                steps=steps or card.steps,
             )
         )
     return cases
@@ -178,6 +187,7 @@ def evaluate(
     analyzer = _analyzer(bundle)
     total = len(policies) * len(cases)
     pictures = _Pictures(store, row, bundle, analyzer)
+    pictures.forget_all_but(policies, cases)
 
     # 2. Pictures, one adapter after the other.
     made: dict[str, dict[str, Generation]] = {}
@@ -209,15 +219,24 @@ class _Pictures:
 
     def __init__(self, store: Store, row: Round, bundle: Bundle, analyzer: FaceAnalyzer | None) -> None:
         self._store, self._round, self._bundle, self._analyzer = store, row, bundle, analyzer
-        self._here = {
-            (made.options.get("case"), made.ab_side, made.options.get("key")): made
-            for made in store.generations.of_round(row.id)
-            if made.purpose is Purpose.EVALUATION and made.state is GenerationState.DONE
-        }
+        self._here: dict[tuple[str, str], Generation] = {}
+
+    def forget_all_but(self, policies: Sequence[Policy], cases: Sequence[Case]) -> None:
+        """Find what is there already; delete what a kill left unfinished, or an adapter made that was trained again."""
+        wanted = {(policy.side, self._key(policy, case)) for policy in policies for case in cases}
+        stale = []
+        for made in self._store.generations.of_round(self._round.id):
+            place = made.ab_side, made.options.get("key")
+            if made.purpose is Purpose.EVALUATION and (place not in wanted or made.state is not GenerationState.DONE):
+                stale.append(made.id)
+            elif made.purpose is Purpose.EVALUATION:
+                self._here[place] = made
+        if stale:
+            self._store.deletions.delete_generations(stale)
 
     def of(self, policy: Policy, case: Case, cancel: Cancel | None) -> Generation:
         key = self._key(policy, case)
-        here = self._here.get((case.name, policy.side, key))
+        here = self._here.get((policy.side, key))
         if here is not None:
             return here
         earlier = self._store.generations.evaluated(key)
@@ -231,6 +250,7 @@ class _Pictures:
                 task=case.task,
                 seeds=case.seeds,
                 schedule=SCHEDULES[case.task],
+                steps=case.steps,
                 expected_order=tuple(range(len(case.portraits))),
             )
             candidates = [
@@ -254,7 +274,7 @@ class _Pictures:
         card = self._bundle.card
         parts = [
             self._bundle.revision, policy.adapter and policy.adapter[1].digest, self._analyzer and self._analyzer.name,
-            case.task.value, case.prompt, list(case.seeds), str(SCHEDULES[case.task]), card.steps, card.width,
+            case.task.value, case.prompt, list(case.seeds), str(SCHEDULES[case.task]), case.steps, card.width,
             card.height, content.hexdigest(),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -262,14 +282,13 @@ class _Pictures:
     def _kept(self, position: int, candidate: Candidate) -> NewCandidate:
         height, width = candidate.picture.shape[:2]
         faces = candidate.faces
-        report = faces and {**dataclasses.asdict(faces), "pack": self._analyzer.name, "width": width, "height": height}
         return NewCandidate(
             position=position,
             seed=candidate.seed,
             media_sha256=self._store.media.add(encode_png(candidate.picture, candidate.record()), ".png"),
             width=width,
             height=height,
-            face_report=report,
+            face_report=face_report_json(candidate, self._analyzer.name) if faces else None,
             face_sim=faces and faces.face_sim,
             coverage=faces and faces.coverage,
             metrics=self._age(candidate),
@@ -294,7 +313,7 @@ class _Pictures:
                 prompt=case.prompt,
                 schedule=str(SCHEDULES[case.task]),
                 strength=1.0,
-                steps=card.steps,
+                steps=case.steps,
                 guidance=1.0,
                 width=card.width,
                 height=card.height,

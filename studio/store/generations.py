@@ -144,9 +144,17 @@ class Generations:
             )
 
     def finish(
-        self, generation_id: str, candidates: Sequence[NewCandidate], *, timings: dict[str, float] | None = None
+        self,
+        generation_id: str,
+        candidates: Sequence[NewCandidate],
+        *,
+        timings: dict[str, float] | None = None,
+        message: str = "",
     ) -> list[Candidate]:
-        """running -> done, with the candidates, all at once. Raises StoreError when the generation was deleted."""
+        """running -> done, with the candidates, all at once. Raises StoreError when the generation was deleted.
+
+        `message`: what people should know about how it was made.
+        """
         now = utc_now()
         with self._database.write() as session:
             _move(
@@ -156,6 +164,7 @@ class Generations:
                 state=GenerationState.DONE,
                 finished_at=now,
                 timings=timings or {},
+                message=message,
             )
             rows = [_candidate(generation_id, new) for new in candidates]
             session.add_all(rows)

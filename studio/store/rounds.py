@@ -146,6 +146,7 @@ class Rounds:
         progress: Mapping[str, Any] | None = None,
         checkpoint_path: str | None = None,
         log_path: str | None = None,
+        message: str | None = None,
     ) -> RoundRequest:
         """Keep the lease, store progress, and learn whether people want the round to run, pause or stop.
 
@@ -162,6 +163,8 @@ class Rounds:
                 row.checkpoint_path = checkpoint_path
             if log_path is not None:
                 row.log_path = log_path
+            if message is not None:
+                row.message = message
             return row.request
 
     def release(self, round_id: str, owner: str, *, message: str = "") -> None:

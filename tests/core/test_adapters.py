@@ -24,8 +24,10 @@ from core.adapters import (
     adapter_in_use,
     add_adapter,
     save_adapter,
+    write_adapter,
 )
 from core.backbones.bundles import Bundle, load_bundle
+from tests.tiny_adapters import set_updates
 from tests.tiny_bundles import write_tiny_bundle
 
 
@@ -70,14 +72,6 @@ def saved(folder, tmp_path_factory) -> dict[int, Path]:
         folders[seed] = tmp_path_factory.mktemp(f"adapter-{seed}")
         save_adapter(transformer, f"policy-{seed}", folders[seed], card)
     return folders
-
-
-def set_updates(transformer: torch.nn.Module, name: str, std: float) -> None:
-    """Give an adapter an effect: the half that starts at zero becomes random."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter_name, parameter in transformer.named_parameters():
-        if f".lora_B.{name}." in parameter_name:
-            parameter.data.normal_(std=std, generator=generator)
 
 
 def copy_of(folder: Path, target: Path, **changes) -> AdapterCard:
@@ -155,6 +149,7 @@ def test_weights_whose_card_is_kept_elsewhere(bundle, saved, tmp_path):
     file = Path(shutil.copy(saved[1] / WEIGHTS_FILE, tmp_path / "0123.safetensors"))
     assert bundle.adapters.swap(file, card) == card
     with_file = velocity(bundle)
+    assert bundle.adapters.swap(write_adapter(file, card, tmp_path / "again")) == card
     bundle.adapters.swap(saved[1])
     assert torch.equal(velocity(bundle), with_file)
     bundle.adapters.use(None)
