@@ -1,0 +1,61 @@
+"""Settings of training rounds, and the models they are made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from core.backbones.bundles import Bundle, load_bundle
+from trainers.dpo import DpoConfig
+from trainers.evaluation import PORTRAITS
+from trainers.pairs import PairConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundConfig:
+    """The settings of a round; `Round.config` and the worker's own file have these three tables."""
+
+    training: DpoConfig = field(default_factory=DpoConfig)
+    pairs: PairConfig = field(default_factory=PairConfig)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    """`seeds`: pictures of each held-out case; `steps`: of denoising, the bundle's own if absent."""
+
+    @classmethod
+    def read(cls, *tables: Mapping[str, Any]) -> Self:
+        """The defaults, changed by each of `tables` in turn. Raises ValueError for names that do not exist."""
+        merged: dict[str, dict[str, Any]] = {"training": {}, "pairs": {}, "evaluation": {}}
+        for name, values in (entry for table in tables for entry in table.items()):
+            if name not in merged or not isinstance(values, Mapping):
+                raise ValueError(f"A round has no settings {name!r}; it has tables {', '.join(merged)}.")
+            merged[name] |= values
+        unknown = merged["evaluation"].keys() - {"seeds", "steps"}
+        if unknown:
+            raise ValueError(f"The evaluation has no settings {sorted(unknown)}; it has seeds and steps.")
+        try:
+            return cls(
+                training=DpoConfig(**merged["training"]),
+                pairs=PairConfig(**merged["pairs"]),
+                evaluation=merged["evaluation"],
+            )
+        except TypeError as error:
+            raise ValueError(f"The round's settings cannot be used: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """What rounds are made with.
+
+    bundle: name or folder. face_pack: replaces the bundle's own; None keeps that. device: of torch.
+    evaluation_portraits: folder of people that no round trains on.
+    """
+
+    bundle: str
+    face_pack: Path | None = None
+    device: str = "cpu"
+    evaluation_portraits: Path = PORTRAITS
+
+    def load(self) -> Bundle:
+        bundle = load_bundle(self.bundle, device=self.device)
+        return bundle if self.face_pack is None else replace(bundle, face_pack=self.face_pack)
