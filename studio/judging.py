@@ -137,15 +137,19 @@ def undo(store: Store, judging: Judging, annotator_id: str) -> tuple[Judging, bo
     return replace(judging, done=judging.done[:-1]), True
 
 
-def line_up(store: Store, generations: Sequence[Generation], author_id: str) -> list[str]:
-    """Blind comparisons of everything these generations show, made where they are missing.
+def line_up(store: Store, generations: Sequence[Generation], author_id: str, *, blind: bool = True) -> list[str]:
+    """Comparisons of everything these generations show, made where they are missing.
 
-    The sides of an A/B run meet seed by seed; candidates of one generation are ranked up to four at a time.
+    The sides of an A/B run meet seed by seed; candidates of one generation are ranked up to four at a time. Where the
+    author has seen the evidence (`blind` False), what they judged before that stays, and the rest is asked with open
+    eyes.
     """
-    return [
-        comparison_of(store, [candidate.id for candidate in group], kind=kind, author_id=author_id)
-        for kind, group in _groups(generations)
-    ]
+    lineup = []
+    for kind, group in _groups(generations):
+        ids = [candidate.id for candidate in group]
+        judged = None if blind else _judged_blind(store, ids, author_id)
+        lineup.append(judged or comparison_of(store, ids, kind=kind, blind=blind, author_id=author_id))
+    return lineup
 
 
 def comparison_of(
@@ -157,12 +161,24 @@ def comparison_of(
     author_id: str | None = None,
 ) -> str:
     """The comparison of exactly these candidates; made where it is missing."""
+    known = _known(store, candidate_ids, blind=blind)
+    if known is not None:
+        return known
+    return store.comparisons.create(candidate_ids, kind=kind, blind=blind, created_by=author_id).id
+
+
+def _known(store: Store, candidate_ids: Sequence[str], *, blind: bool) -> str | None:
     first = store.generations.candidate(candidate_ids[0])
     for known in store.comparisons.of_generation(first.generation_id):
         same = {candidate.id for candidate in known.candidates} == set(candidate_ids)
         if same and known.blind is blind and known.gold_winner_id is None:
             return known.id
-    return store.comparisons.create(candidate_ids, kind=kind, blind=blind, created_by=author_id).id
+    return None
+
+
+def _judged_blind(store: Store, candidate_ids: Sequence[str], annotator_id: str) -> str | None:
+    known = _known(store, candidate_ids, blind=True)
+    return known if known is not None and _standing_pick(store, known, annotator_id) is not None else None
 
 
 def known_answers(store: Store, annotator_id: str, count: int) -> list[str]:

@@ -42,7 +42,12 @@ def studio_theme() -> Base:
         button_secondary_border_color="*neutral_300",
         button_border_width="1px",
         slider_color="*primary_600",
+        checkbox_border_radius="4px",
         checkbox_background_color_selected="*primary_600",
         input_background_fill="white",
+        input_border_width="1px",
+        input_border_color="*neutral_300",
+        input_border_color_dark="*neutral_700",
+        input_radius="*radius_md",
         input_background_fill_dark="*neutral_800",
     )

@@ -24,6 +24,8 @@ from studio.store import NewGeneration, StoreError
 from studio.store.models import Generation
 from studio.store.models.base import new_id
 
+SECONDS_BETWEEN_LOOKS = 0.25
+
 
 @dataclass(frozen=True, eq=False)
 class ComposePage:
@@ -31,6 +33,11 @@ class ComposePage:
     prompt: PromptPanel
     settings: SettingsPanel
     results: ResultsPanel
+
+    @property
+    def watched(self) -> list[Any]:
+        """What changes while a run goes on."""
+        return [*self.results.outputs, self.settings.generate, self.settings.cancel]
 
 
 def build(studio: Studio) -> ComposePage:
@@ -52,6 +59,13 @@ def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState, tab: gr.Tab)
     prompt.wire(page.prompt, studio, draft)
     results.wire(page.results, studio, draft)
     run_settings.wire(page.settings, studio, page.prompt.task, tab)
+    page.prompt.task.change(
+        lambda task: gr.update(elem_classes=["with-ages"] if task == Task.CHILD.value else []),
+        page.prompt.task,
+        page.people.people,
+        show_progress="hidden",
+        api_visibility="private",
+    )
     settings, shown = page.settings, page.results
 
     words = {page.prompt.task, page.prompt.scene, page.prompt.text, page.prompt.origin}
@@ -63,19 +77,20 @@ def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState, tab: gr.Tab)
         seed = secrets.randbelow(LARGEST_SEED) if values[settings.random_seed] else int(values[settings.seed] or 0)
         try:
             runs = _new_generations(studio, page, current, values, seed)
-            current = replace(current, generations=tuple(studio.jobs.submit(run) for run in runs))
+            submitted = tuple(studio.jobs.submit(run) for run in runs)
         except (ModelsNotReady, StoreError, ValueError) as error:
             raise gr.Error(str(error), title="Not started") from error
-        return {draft: current.write(), settings.seed: seed}
+        current = replace(current, generations=submitted, revealed=False)
+        return {draft: current.write(), settings.seed: seed, page.prompt.text: runs[0].prompt}
 
     def cancel(state: dict[str, Any]) -> None:
         for generation_id in Draft.read(state).generations:
             studio.jobs.cancel(generation_id)
 
-    def reuse(chosen: str | None) -> dict[Any, Any]:
-        if chosen is None:
+    def reuse(pair: tuple[str, ...]) -> dict[Any, Any]:
+        if not pair:
             return {settings.seed: gr.skip()}
-        candidate = studio.store.generations.candidate(chosen)
+        candidate = studio.store.generations.candidate(pair[-1])
         row = candidate.generation
         return {
             **run_settings.settings_of(studio, settings, [row]),
@@ -87,26 +102,30 @@ def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState, tab: gr.Tab)
         }
 
     private = {"api_visibility": "private"}
-    watched = [
-        shown.status, shown.gallery, shown.chosen, shown.details, shown.tools, shown.favourite, shown.download,
-        shown.compare, shown.slider, settings.generate, settings.cancel,
-    ]  # fmt: skip
 
-    def watch(state: dict[str, Any]) -> Iterator[list[Any]]:
-        yield from _watch(studio, Draft.read(state))
+    def watch(state: dict[str, Any]) -> Iterator[dict[Any, Any]]:
+        yield from _watch(page, studio, Draft.read(state))
+
+    def look_again(state: dict[str, Any]) -> dict[Any, Any]:
+        """What was judged or deleted elsewhere shows when one comes back; a run that goes on is watched already."""
+        current = Draft.read(state)
+        if not current.generations or not all(studio.jobs.progress(one).ended for one in current.generations):
+            return {shown.matrix: gr.skip()}
+        return results.finished(shown, studio, current, [])
 
     settings.generate.click(
         start,
         {draft, *words, *settings.inputs},
-        [draft, settings.seed],
+        [draft, settings.seed, page.prompt.text],
         show_progress="hidden",
         concurrency_limit=None,
         **private,
-    ).success(watch, [draft], watched, show_progress="hidden", concurrency_limit=None, **private)
+    ).success(watch, [draft], page.watched, show_progress="hidden", concurrency_limit=None, **private)
+    tab.select(look_again, [draft], shown.outputs, show_progress="hidden", **private)
     settings.cancel.click(cancel, [draft], show_progress="hidden", concurrency_limit=None, **private)
     shown.reuse.click(
         reuse,
-        [shown.chosen],
+        [shown.pair],
         [*settings.restored, *exact, page.prompt.text],
         show_progress="hidden",
         **private,
@@ -121,25 +140,21 @@ def restore(page: ComposePage, studio: Studio, draft: gr.BrowserState, blocks: g
         return {
             draft: current.write(),
             page.people.people: people.listing(studio, current),
+            page.people.consent: gr.update(visible=not people.consent_given(studio, current)),
             **_settings_of(studio, page, results.load(studio, current)),
         }
 
-    def watch(state: dict[str, Any]) -> Iterator[list[Any]]:
+    def watch(state: dict[str, Any]) -> Iterator[dict[Any, Any]]:
         current = Draft.read(state)
         if not current.generations:
-            yield [gr.skip()] * len(watched)  # a generator that yields nothing empties its outputs
+            yield {page.results.matrix: gr.skip()}  # a generator that yields nothing empties its outputs
             return
-        yield from _watch(studio, current)
+        yield from _watch(page, studio, current)
 
-    shown, settings = page.results, page.settings
-    watched = [
-        shown.status, shown.gallery, shown.chosen, shown.details, shown.tools, shown.favourite, shown.download,
-        shown.compare, shown.slider, settings.generate, settings.cancel,
-    ]  # fmt: skip
     private = {"api_visibility": "private", "show_progress": "hidden"}
-    words = [page.prompt.task, page.prompt.scene, page.prompt.text, page.prompt.origin, *settings.restored]
-    blocks.load(begin, [draft], [draft, page.people.people, *words], **private).then(
-        watch, [draft], watched, concurrency_limit=None, **private
+    words = [page.prompt.task, page.prompt.scene, page.prompt.text, page.prompt.origin, *page.settings.restored]
+    blocks.load(begin, [draft], [draft, page.people.people, page.people.consent, *words], **private).then(
+        watch, [draft], page.watched, concurrency_limit=None, **private
     )
 
 
@@ -162,24 +177,24 @@ def _new_generations(
     studio: Studio, page: ComposePage, draft: Draft, values: dict[Any, Any], seed: int
 ) -> Sequence[NewGeneration]:
     settings = page.settings
-    task, text = values[page.prompt.task], values[page.prompt.text] or ""
+    task, text, origin = values[page.prompt.task], values[page.prompt.text] or "", values[page.prompt.origin]
     if not draft.portraits:
         raise ValueError("Add a portrait of each person first.")
     if not text.strip():
-        raise ValueError("The prompt is empty; write one or take the template.")
+        text, origin = prompt.template(task, values[page.prompt.scene], draft), prompt.TEMPLATE
     refuse_unsafe(text, children=task == Task.CHILD.value)
     bundle = studio.host.bundle
     bundle.backbone.limits.check_references(len(draft.portraits))
     width, height = (int(side) for side in values[settings.size].split(" × "))
     bundle.backbone.limits.check_size(height, width)
-    by_template = values[page.prompt.origin] != "edited"
+    by_template = origin == prompt.TEMPLATE
     sides = run_settings.sides_of(studio.store, bundle.card.name, settings, values)
     group = new_id() if len(sides) > 1 else None
     return [
         NewGeneration(
             task=task,
             prompt=text,
-            prompt_origin=values[page.prompt.origin],
+            prompt_origin=origin,
             scene_words=values[page.prompt.scene] or "",
             schedule=str(side.schedule),
             strength=side.strength,
@@ -192,6 +207,7 @@ def _new_generations(
             bundle=bundle.card.name,
             bundle_revision=bundle.revision,
             portrait_ids=draft.portraits,
+            target_ages=draft.target_ages if task == Task.CHILD.value else (),
             options={"expected_order": list(range(len(draft.portraits)))} if by_template else {},
             ab_group=group,
             ab_side=letter if group else None,
@@ -201,47 +217,23 @@ def _new_generations(
     ]
 
 
-def _watch(studio: Studio, draft: Draft) -> Iterator[list[Any]]:
+def _watch(page: ComposePage, studio: Studio, draft: Draft) -> Iterator[dict[Any, Any]]:
     """Values of the watched components until the run has ended: progress and previews, then the pictures."""
+    last = None
     while True:
         progress = [studio.jobs.progress(generation_id) for generation_id in draft.generations]
-        running = [one for one in progress if not one.ended]
-        if not running:
+        if all(one.ended for one in progress):
             break
-        previews = results.previews(progress)
-        gallery = gr.update(value=previews, visible=True, selected_index=None) if previews else gr.skip()
-        status = results.progress_html(running[0])
-        hidden = gr.update(visible=False)
-        yield [
-            status,
-            gallery,
-            None,
-            "",
-            hidden,
-            gr.skip(),
-            gr.skip(),
-            hidden,
-            gr.skip(),
-            hidden,
-            gr.update(visible=True),
-        ]
-        time.sleep(0.4)
+        now = [(one.state, one.waiting, one.step, len(one.previews)) for one in progress]
+        if now != last:
+            yield {**results.forming(page.results, progress), **_buttons(page, running=True)}
+        last = now
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    yield {**results.finished(page.results, studio, draft, progress), **_buttons(page, running=False)}
 
-    rows = results.load(studio, draft)
-    made = results.pictures(studio, rows)
-    status = "".join(results.progress_html(one) for one in progress) or ("" if made else results.EMPTY)
-    chosen, details, tools, favourite, download = results.shown(studio, draft, 0)
-    slider = gr.update(value=(made[0][0], made[1][0])) if len(made) > 1 else gr.skip()
-    yield [
-        status,
-        gr.update(value=made, visible=bool(made), selected_index=None),
-        chosen,
-        details,
-        tools,
-        favourite,
-        download,
-        gr.update(visible=len(made) > 1),
-        slider,
-        gr.update(visible=True),
-        gr.update(visible=False),
-    ]
+
+def _buttons(page: ComposePage, *, running: bool) -> dict[Any, Any]:
+    return {
+        page.settings.generate: gr.update(visible=not running),
+        page.settings.cancel: gr.update(visible=running),
+    }

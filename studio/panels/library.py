@@ -84,6 +84,7 @@ def build(studio: Studio) -> LibraryPanel:
                     height="auto",
                     object_fit="cover",
                     allow_preview=False,
+                    buttons=[],
                     show_label=False,
                     visible=False,
                     elem_id="library-gallery",
@@ -102,6 +103,7 @@ def build(studio: Studio) -> LibraryPanel:
                 height="auto",
                 object_fit="cover",
                 allow_preview=False,
+                buttons=[],
                 show_label=False,
                 visible=False,
                 elem_id="people-gallery",
@@ -315,10 +317,11 @@ def selected(studio: Studio, chosen: str | None) -> tuple[Any, ...]:
     url = escape(studio.media_url(candidate.media_sha256))
     return (
         candidate.id,
-        f'<img class="library-picture" src="{url}" alt="chosen picture">'
-        + results.details_html(studio, candidate.generation, candidate),
+        f'<img class="library-picture zoomable" src="{url}" alt="chosen picture">'
+        + results.strip_html(studio, candidate.generation, candidate)
+        + results.settings_html(studio, candidate.generation, candidate),
         gr.update(visible=True),
-        "Favourite ★" if candidate.favourite else "Favourite",
+        results.favourite_label(candidate.favourite),
         "Put into the bin" if candidate.deleted_at is None else "Take back",
         str(studio.store.media.path(candidate.media_sha256)),
     )

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from core.images import PictureError, read_picture
-from core.portraits import largest_face
+from core.portraits import largest_face, prepare_person
+from core.prompts import OLDEST, YOUNGEST
 from studio.context import Studio, file_url
 from studio.draft import Draft
 from studio.intake import FoundFace, Upload, read_upload
@@ -21,6 +22,7 @@ from studio.model_host import ModelsNotReady
 from studio.store import NewPortrait
 from studio.store.engine import StoreError
 from studio.store.models import Portrait, PortraitOrigin
+from studio.widgets.examples import example_strip
 from studio.widgets.portraits import portrait_list
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "portraits"
@@ -37,31 +39,26 @@ class PeoplePanel:
     files: gr.File
     notice: gr.HTML
     people: gr.HTML
-    examples: gr.Gallery
+    examples: gr.HTML
 
 
 def build(studio: Studio) -> PeoplePanel:
     most = studio.settings.max_portraits
     gr.Markdown(f"### 1 · People\nOne portrait of each person, up to {most}. Their order is the order in the prompt.")
+    people = portrait_list(elem_id="people")
     consent = gr.Checkbox(label=CONSENT, value=False, elem_id="consent")
     files = gr.File(
         label="Drop portraits here, or click",
         file_count="multiple",
         file_types=PICTURE_ENDINGS,
-        height=120,
+        height=84,
         elem_id="portrait-files",
     )
     notice = gr.HTML(elem_id="people-notice")
-    people = portrait_list(elem_id="people")
     found = example_files()
     with gr.Accordion("Example people (rendered, nobody real)", open=False, visible=bool(found)):
-        examples = gr.Gallery(
-            [(str(path), path.stem.replace("_", " ").replace("-", " ")) for path in found],
-            columns=5,
-            height=200,
-            allow_preview=False,
-            show_label=False,
-            elem_id="examples",
+        examples = example_strip(
+            [{"picture": file_url(path), "name": example_name(path)} for path in found], elem_id="examples"
         )
     return PeoplePanel(consent, files, notice, people, examples)
 
@@ -71,32 +68,34 @@ def example_files() -> list[Path]:
     return sorted(path for path in EXAMPLES.glob("*") if path.suffix in PICTURE_ENDINGS)
 
 
+def example_name(path: Path) -> str:
+    """What an example is called: `person-03-b.jpg` is the second picture of "Person 3"."""
+    _, number, _ = path.stem.split("-")
+    return f"Person {int(number)}"
+
+
 def wire(panel: PeoplePanel, studio: Studio, draft: gr.BrowserState) -> None:
     shown = [draft, panel.people, panel.notice]
 
     def upload(paths: list[str] | None, consented: bool, state: dict[str, Any]) -> tuple[Any, ...]:
-        current = Draft.read(state)
-        if not paths:
-            return state, listing(studio, current), "", None
-        if not consented:
-            return (
-                state,
-                listing(studio, current),
-                _notice(["Tick the line above first: it says what may be used."]),
-                None,
-            )
-        problems = []
-        for path in map(Path, paths):
+        current, problems = Draft.read(state), []
+        if not (consented or consent_given(studio, current)):
+            problems.append("Tick the line above first: it says what may be used.")
+            paths = None
+        for path in map(Path, paths or ()):
             try:
                 current = add_file(studio, current, path)
             except (PictureError, StoreError, ModelsNotReady, ValueError) as error:
                 problems.append(str(error))
-        return current.write(), listing(studio, current), _notice(problems), None
+        asking = gr.update(visible=not consent_given(studio, current))
+        return current.write(), listing(studio, current), _notice(problems), None, asking
 
-    def add_example(state: dict[str, Any], event: gr.SelectData) -> tuple[Any, ...]:
+    def add_example(state: dict[str, Any], event: gr.EventData) -> tuple[Any, ...]:
         current, problems = Draft.read(state), []
         try:
-            current = add_file(studio, current, example_files()[event.index], origin=PortraitOrigin.EXAMPLE)
+            example = example_files()[int(event.index)]
+            name = example_name(example)
+            current = add_file(studio, current, example, name=name, origin=PortraitOrigin.EXAMPLE)
         except (PictureError, StoreError, ModelsNotReady, ValueError) as error:
             problems.append(str(error))
         return current.write(), listing(studio, current), _notice(problems)
@@ -110,9 +109,14 @@ def wire(panel: PeoplePanel, studio: Studio, draft: gr.BrowserState) -> None:
         return current.write(), listing(studio, current), _notice(problems)
 
     private = {"api_visibility": "private"}
-    panel.files.upload(upload, [panel.files, panel.consent, draft], [*shown, panel.files], **private)
-    panel.examples.select(add_example, [draft], shown, **private)
-    panel.people.act(act, [draft], shown, show_progress="hidden", **private)
+    panel.files.upload(upload, [panel.files, panel.consent, draft], [*shown, panel.files, panel.consent], **private)
+    panel.examples.act(add_example, [draft], shown, trigger_mode="multiple", **private)
+    panel.people.act(act, [draft], shown, show_progress="hidden", trigger_mode="multiple", **private)
+
+
+def consent_given(studio: Studio, draft: Draft) -> bool:
+    """Whether this browser has agreed to the sentence above the uploads."""
+    return studio.store.people.latest_consent(draft.owner(studio.store).id, CONSENT) is not None
 
 
 def listing(studio: Studio, draft: Draft) -> list[dict[str, Any]]:
@@ -137,6 +141,7 @@ def listing(studio: Studio, draft: Draft) -> list[dict[str, Any]]:
                 "boxes": boxes,
                 "chosen": boxes.index(portrait.box),
                 "hints": portrait.hints,
+                "age": draft.ages.get(portrait.id),
             }
         )
     return rows
@@ -163,8 +168,17 @@ def _box(found: FoundFace) -> list[float]:
     return [float(edge) for edge in found.face.box]
 
 
-def add_file(studio: Studio, draft: Draft, path: Path, *, origin: PortraitOrigin = PortraitOrigin.UPLOAD) -> Draft:
+def add_file(
+    studio: Studio,
+    draft: Draft,
+    path: Path,
+    *,
+    name: str | None = None,
+    origin: PortraitOrigin = PortraitOrigin.UPLOAD,
+) -> Draft:
     """The draft with the largest face of one more file, stored with its owner's consent.
+
+    `name`: of the person; the file's own when absent.
 
     Raises:
         PictureError, StoreError, ModelsNotReady, ValueError: it cannot be used; the message is one sentence.
@@ -184,7 +198,7 @@ def add_file(studio: Studio, draft: Draft, path: Path, *, origin: PortraitOrigin
     if origin is PortraitOrigin.UPLOAD:
         consent = studio.store.people.latest_consent(owner.id, CONSENT)
         consent = consent or studio.store.people.give_consent(CONSENT, owner.id)
-    person = studio.store.people.add_person(path.stem[:60] or "somebody", owner_id=owner.id)
+    person = studio.store.people.add_person(name or path.stem[:60].strip() or "somebody", owner_id=owner.id)
     picture = studio.store.media.add(_jpeg(upload.picture), ".jpg")
     # Analysed again from what was kept, so that boxes belong to exactly the stored pixels.
     kept = _analysed(studio, picture)
@@ -220,6 +234,8 @@ def _act(studio: Studio, draft: Draft, event: gr.EventData) -> Draft:
         return draft.moved(event.id, int(event.to))
     if event.action == "remove":
         return draft.without_portrait(event.id)
+    if event.action == "age":
+        return draft.aged(event.id, read_age(event.age))
     (portrait,) = studio.store.people.portraits([event.id])
     if event.action == "rename":
         studio.store.people.rename(portrait.person_id, str(event.name))
@@ -241,6 +257,15 @@ def _act(studio: Studio, draft: Draft, event: gr.EventData) -> Draft:
     raise ValueError(f"The list of people knows no action {event.action!r}.")
 
 
+def read_age(text: Any) -> int | None:
+    """Years from what was typed; None where the field is empty. Raises ValueError with a sentence."""
+    if text in (None, ""):
+        return None
+    if not str(text).isdecimal() or not YOUNGEST <= int(text) <= OLDEST:
+        raise ValueError(f"Age {str(text)[:20]!r} cannot be asked for; give {YOUNGEST} to {OLDEST} years.")
+    return int(text)
+
+
 def _jpeg(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
@@ -251,7 +276,15 @@ def _notice(problems: list[str]) -> str:
     return "".join(f'<p class="problem" role="alert">{escape(problem)}</p>' for problem in problems)
 
 
-def pictures(studio: Studio, draft: Draft) -> list[np.ndarray]:
-    """The pictures of the draft's portraits, (H, W, 3) uint8, in order."""
-    portraits = studio.store.people.portraits(draft.portraits)
-    return [read_picture(studio.store.media.path(portrait.picture_sha256)) for portrait in portraits]
+def crops(studio: Studio, draft: Draft, side: int) -> list[np.ndarray]:
+    """The chosen faces of the draft's portraits as the model sees them, (side, side, 3) uint8, in order."""
+    return [
+        prepare_person(
+            read_picture(studio.store.media.path(portrait.picture_sha256)),
+            number,
+            studio.host.analyzer,
+            side,
+            box=portrait.box,
+        ).crop
+        for number, portrait in enumerate(studio.store.people.portraits(draft.portraits), start=1)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -9,7 +10,6 @@ from typing import Any
 
 import gradio as gr
 
-from core.portraits import prepare_person
 from core.prompts import (
     Ambiguity,
     PromptRefused,
@@ -26,8 +26,9 @@ from studio.model_host import ModelsNotReady
 from studio.panels import people
 from studio.store import StoreError
 
-TASKS = [("Group picture", Task.GROUP.value), ("The same people as children", Task.CHILD.value)]
+TASKS = [("Group picture", Task.GROUP.value), ("The same people at another age", Task.CHILD.value)]
 WRITTEN, TEMPLATE = "written", "template"
+OUTDATED = "People, task or scene have changed since; Template takes them up."
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,13 @@ class PromptPanel:
 
 def build() -> PromptPanel:
     gr.Markdown("### 2 · Prompt")
-    task = gr.Radio(TASKS, value=Task.GROUP.value, label="Task", elem_id="task")
+    task = gr.Radio(
+        TASKS,
+        value=Task.GROUP.value,
+        label="Task",
+        info="At another age: as children of about eight, or at the age you give each person above.",
+        elem_id="task",
+    )
     scene = gr.Textbox(label="Scene", placeholder="in a park at sunset", max_lines=2, elem_id="scene")
     with gr.Row():
         write = gr.Button("Write prompt", variant="primary", elem_id="write-prompt")
@@ -54,7 +61,8 @@ def build() -> PromptPanel:
     text = gr.Textbox(
         label="Prompt",
         info="Edit freely: this text is what the model gets. Portrait k is “image k”.",
-        lines=5,
+        placeholder="Left empty, the template is taken.",
+        lines=4,
         max_lines=12,
         elem_id="prompt",
     )
@@ -73,13 +81,9 @@ def wire(panel: PromptPanel, studio: Studio, draft: gr.BrowserState) -> None:
         written = ""
         try:
             with studio.host.turn() as bundle:
-                side = bundle.card.reference_side
-                crops = [
-                    prepare_person(picture, number, studio.host.analyzer, side).crop
-                    for number, picture in enumerate(people.pictures(studio, current), start=1)
-                ]
-                writing = Writing(seed=len(written))
-                for piece in PromptWriter(bundle).write(crops, task, scene, writing=writing):
+                crops = people.crops(studio, current, bundle.card.reference_side)
+                writing = Writing(seed=secrets.randbelow(2**31))
+                for piece in PromptWriter(bundle).write(crops, task, scene, ages=current.target_ages, writing=writing):
                     written += piece
                     yield written, WRITTEN, *working
         except (PromptRefused, ModelsNotReady, StoreError) as error:
@@ -87,10 +91,13 @@ def wire(panel: PromptPanel, studio: Studio, draft: gr.BrowserState) -> None:
         yield written or gr.skip(), WRITTEN, gr.update(visible=False), gr.update(interactive=True)
 
     def from_template(task: str, scene: str, state: dict[str, Any]) -> tuple[str, str]:
-        return static_prompt(task, max(1, len(Draft.read(state).portraits)), scene), TEMPLATE
+        return template(task, scene, Draft.read(state)), TEMPLATE
 
-    def review(text: str, task: str, state: dict[str, Any]) -> str:
-        return questions_html(text, task, len(Draft.read(state).portraits))
+    def review(text: str, task: str, scene: str, origin: str, state: dict[str, Any]) -> str:
+        current = Draft.read(state)
+        outdated = text and origin == TEMPLATE and current.portraits and text != template(task, scene, current)
+        note = f'<p class="note">{OUTDATED}</p>' if outdated else ""
+        return note + questions_html(text, task, len(current.portraits))
 
     def earlier(state: dict[str, Any]) -> Any:
         owner = Draft.read(state).owner(studio.store)
@@ -109,10 +116,10 @@ def wire(panel: PromptPanel, studio: Studio, draft: gr.BrowserState) -> None:
     panel.stop.click(idle, outputs=[panel.stop, panel.write], cancels=[writing], **private)
     panel.template.click(from_template, [panel.task, panel.scene, draft], [panel.text, panel.origin], **private)
     panel.text.input(lambda: "edited", outputs=panel.origin, show_progress="hidden", **private)
-    for changed in (panel.text.change, panel.task.change, draft.change):
+    for changed in (panel.text.change, panel.task.change, panel.scene.change, draft.change):
         changed(
             review,
-            [panel.text, panel.task, draft],
+            [panel.text, panel.task, panel.scene, panel.origin, draft],
             panel.questions,
             show_progress="hidden",
             trigger_mode="always_last",
@@ -120,6 +127,11 @@ def wire(panel: PromptPanel, studio: Studio, draft: gr.BrowserState) -> None:
         )
     panel.history.focus(earlier, [draft], panel.history, show_progress="hidden", **private)
     panel.history.input(lambda text: (text, "edited"), panel.history, [panel.text, panel.origin], **private)
+
+
+def template(task: str, scene: str, draft: Draft) -> str:
+    """The template's words for the people of a draft."""
+    return static_prompt(task, max(1, len(draft.portraits)), scene or "", draft.target_ages)
 
 
 def questions_html(text: str | None, task: str, number: int) -> str:

@@ -201,8 +201,13 @@ function actions() {
   const more = node("div", "stage-actions stage-more");
   const open = action("Reasons", "R", () => openReasons(!reasonsOpen), "stage-open-reasons");
   open.setAttribute("aria-expanded", reasonsOpen);
-  more.append(confirming, open, action("Skip", "S", skip), undoButton());
+  more.append(confirming, open, action("Look closer", "Z", zoom), action("Skip", "S", skip), undoButton());
   return [row, more];
+}
+
+// Side by side in time: the arrows turn from one picture to the next at the same place and size.
+function zoom() {
+  window.idglowZoom(question.pictures.map((picture, index) => ({ url: picture.url, label: LETTERS[index] })));
 }
 
 function undoButton() {
@@ -292,6 +297,7 @@ const KEYS = {
   t: () => decide("tie"),
   b: () => decide("both_bad"),
   s: skip,
+  z: zoom,
   u: undo,
   r: () => openReasons(!reasonsOpen),
   enter: confirm,

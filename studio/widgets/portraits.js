@@ -51,9 +51,22 @@ function row(portrait, index, count) {
     button("×", `remove ${portrait.name}`, () => trigger("act", { action: "remove", id: portrait.id }))
   );
   const hints = text("span", "hints", portrait.hints.join(", "));
-  item.append(text("span", "number", `image ${index + 1}`), crop(portrait, portrait.boxes[portrait.chosen], 1.5), name, tools, hints);
+  const middle = text("span", "middle", "");
+  middle.append(name, age(portrait));
+  item.append(text("span", "number", `image ${index + 1}`), crop(portrait, portrait.boxes[portrait.chosen], 1.5), middle, tools, hints);
   if (portrait.boxes.length > 1) item.append(choice(portrait));
   return item;
+}
+
+// Shown for pictures of people at another age only.
+function age(portrait) {
+  const label = text("label", "age", "at age ");
+  const years = document.createElement("input");
+  Object.assign(years, { type: "number", min: 1, max: 90, placeholder: "8", value: portrait.age ?? "" });
+  years.setAttribute("aria-label", `age of ${portrait.name} in the picture`);
+  years.addEventListener("change", () => trigger("act", { action: "age", id: portrait.id, age: years.value }));
+  label.append(years);
+  return label;
 }
 
 function choice(portrait) {

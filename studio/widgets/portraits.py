@@ -1,7 +1,7 @@
 """The list of people: numbered crops with names, order, quality hints; a choice where a picture shows several faces.
 
-The value is ``[{"id", "name", "picture", "width", "height", "boxes", "chosen", "hints"}, ...]``: `picture` is a URL and
-crops are cut out of it by the browser. A person's action arrives as an event with `action` and `id`.
+The value is ``[{"id", "name", "picture", "width", "height", "boxes", "chosen", "hints", "age"}, ...]``: `picture` is an
+address and crops are cut out of it by the browser. A person's action arrives as an event with `action` and `id`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ _SCRIPT = Path(__file__).with_suffix(".js")
 
 
 def portrait_list(**kwargs: Any) -> gr.HTML:
-    """The control; its `act` event carries `action` ("rename", "move", "remove", "choose") and its details.
+    """The control; its `act` event carries `action` ("rename", "move", "remove", "choose", "age") and its details.
 
-    rename: id, name. move: id, to (new index). remove: id. choose: id, face (index from left to right).
+    rename: id, name. move: id, to (new index). remove: id. choose: id, face (index from left to right). age: id, age as
+    typed; these fields are hidden unless the class `with-ages` is set.
     """
     return gr.HTML(
         value=[],

@@ -9,7 +9,8 @@ from studio.draft import Draft
 from studio.generation import GenerationJobs
 from studio.judging import Judging, questions
 from studio.model_host import ModelHost
-from studio.panels.compare import annotator_of, decision_words, guidelines_html, reveal_html, session_html, stage_value
+from studio.panels.judging_view import annotator_of, guidelines_html, session_html, stage_value
+from studio.panels.reveal import decision_words, reveal_html
 from studio.settings import Settings
 from studio.store.models import AnnotatorOrigin
 from tests.studio.store_samples import add_comparison, add_generation, add_person, new_pick

@@ -1,0 +1,14 @@
+const strip = element.querySelector(".examples");
+
+(props.value || []).forEach((example, index) => {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.title = button.ariaLabel = `add ${example.name}`;
+  const image = new Image();
+  image.src = example.picture;
+  image.alt = "";
+  image.loading = "lazy";
+  button.append(image);
+  button.addEventListener("click", () => trigger("act", { index }));
+  strip.append(button);
+});
