@@ -14,6 +14,7 @@ import torch
 from studio.context import Studio
 from studio.generation import GenerationJobs
 from studio.model_host import ModelHost
+from studio.panels.people import EXAMPLES
 from studio.settings import Settings
 from studio.store import Store
 from studio.theme import STYLE_SHEET, studio_theme
@@ -53,13 +54,13 @@ def launch(studio: Studio, page: gr.Blocks, *, block: bool = True) -> None:
     settings = studio.settings
     media = studio.store.folder / "media"
     # Served from where they lie: Gradio would otherwise keep copies that outlive the deletion of a person.
-    gr.set_static_paths([media])
+    gr.set_static_paths([media, EXAMPLES])
     page.queue(max_size=None).launch(
         server_name=settings.host,
         server_port=settings.port or None,
         share=settings.share,
         auth=settings.credentials,
-        allowed_paths=[str(media)],
+        allowed_paths=[str(media), str(EXAMPLES)],
         max_file_size=f"{settings.max_upload_mb:g}mb",
         theme=studio_theme(),
         css_paths=STYLE_SHEET,
