@@ -1,4 +1,4 @@
-"""Starts the studio: settings, store, models in the background, page."""
+"""Starts the studio: settings, store, models and the training worker in the background, page."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
+# Before torch, which it changes on Spaces with ZeroGPU.
+import studio.zero_gpu  # noqa: F401
+
+# isort: split
 import gradio as gr
 import onnxruntime
 import torch
 
 from studio.context import Studio
 from studio.generation import GenerationJobs
+from studio.hub_copies import HubCopies
 from studio.model_host import ModelHost
 from studio.panels.people import EXAMPLES
 from studio.settings import Settings
 from studio.store import Store
 from studio.theme import STYLE_SHEET, studio_theme
 from studio.ui import build_page
+from studio.worker_process import WorkerProcess
 
 
 def describe_devices() -> str:
@@ -46,7 +52,10 @@ def open_studio(settings: Settings) -> Studio:
     host.start()
     jobs = GenerationJobs(store, host)
     jobs.start()
-    return Studio(settings, store, host, jobs)
+    copies = HubCopies.from_settings(settings, store)
+    if copies is not None:
+        copies.start()
+    return Studio(settings, store, host, jobs, copies)
 
 
 def launch(studio: Studio, page: gr.Blocks, *, block: bool = True) -> None:
@@ -75,7 +84,16 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     print(describe_devices(), flush=True)
     studio = open_studio(settings)
-    launch(studio, build_page(studio))
+    page = build_page(studio)
+    if not settings.worker:
+        launch(studio, page)
+        return
+    worker = WorkerProcess(settings)
+    worker.start()
+    try:
+        launch(studio, page)
+    finally:
+        worker.stop()
 
 
 if __name__ == "__main__":

@@ -196,14 +196,6 @@ def generate(
     ]
 
 
-def face_report_json(candidate: Candidate, pack: str) -> dict[str, Any] | None:
-    """The face report with the name of its pack and the size of the picture; None where nothing was measured."""
-    if candidate.faces is None:
-        return None
-    height, width = candidate.picture.shape[:2]
-    return {**dataclasses.asdict(candidate.faces), "pack": pack, "width": width, "height": height}
-
-
 def to_uint8(pictures: Tensor) -> list[np.ndarray]:
     """Pictures (B, 3, H, W) in [0, 1] as B arrays (H, W, 3) uint8; values outside are clamped."""
     rounded = (pictures.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -13,14 +13,16 @@ from core.images import PictureError, read_picture
 from core.portraits import prepare_person
 from core.prompts import PromptRefused, PromptWriter, Task, refuse_unsafe, static_prompt
 from core.schedule import IdentitySchedule
+from studio.adapter_choice import CURRENT, chosen_adapter
 from studio.context import Studio
 from studio.draft import Draft
 from studio.judging import REASONS, comparison_of
 from studio.model_host import ModelsNotReady
 from studio.panels import people
 from studio.store import NewGeneration, NewPick, StoreError
-from studio.store.models import Annotator, AnnotatorOrigin, GenerationState, new_id
+from studio.store.models import Annotator, GenerationState, new_id
 from studio.transfer import export_file
+from studio.visitors import login_of
 
 REFUSALS = (StoreError, PictureError, PromptRefused, ModelsNotReady, ValueError)
 
@@ -86,6 +88,7 @@ def add_endpoints(studio: Studio) -> None:
                 seeds=[seed + number for number in range(candidates)],
                 bundle=card.name,
                 bundle_revision=studio.host.bundle.revision,
+                adapter_id=chosen_adapter(store, card.name, CURRENT),
                 author_id=owner.id,
             )
             refuse_unsafe(wanted.prompt, children=Task(task) is Task.CHILD)
@@ -208,9 +211,8 @@ def add_endpoints(studio: Studio) -> None:
 
 
 def _annotator(studio: Studio, name: str, request: gr.Request | None) -> Annotator:
-    if request is not None and request.username:
-        return studio.store.people.annotator(request.username, AnnotatorOrigin.LOGIN)
-    return studio.store.people.annotator(name)
+    login = login_of(request)
+    return studio.store.people.annotator(*login) if login is not None else studio.store.people.annotator(name)
 
 
 def _with_portraits(wanted: NewGeneration, portrait_ids: tuple[str, ...]) -> NewGeneration:

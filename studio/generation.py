@@ -9,28 +9,33 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core.generate import Candidate, GenerationRequest, face_report_json, generate, to_uint8
+from core.generate import Candidate, GenerationRequest, generate, to_uint8
 from core.images import read_picture
 from core.prompts import PromptRefused
 from core.prompts import Task as CoreTask
-from core.provenance import encode_png
 from core.sampler import Cancelled, StepReport
 from core.schedule import IdentitySchedule
 from studio.adapter_in_use import use_adapter
 from studio.model_host import ModelHost, ModelsNotReady
-from studio.store import NewCandidate, NewGeneration, Store
+from studio.store import NewGeneration, Store
 from studio.store.engine import StoreError
 from studio.store.models import Generation, GenerationState
+from studio.zero_gpu import on_gpu
+from trainers.stored_pictures import keep_pictures
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_PREVIEWS = 1.0
 """Decoding a preview costs a tenth of a second on a slow machine, so not at every step."""
+
+LONGEST_RUN_ON_ZERO_GPU = 120
+"""Seconds; a visitor's quota is charged by it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,6 +71,7 @@ class GenerationJobs:
         self._order: list[str] = []
         self._stops: dict[str, threading.Event] = {}
         self._changed = threading.Condition()
+        self._stream = on_gpu(self._sample, seconds=LONGEST_RUN_ON_ZERO_GPU)
 
     def start(self) -> None:
         """Begin working; generations that an earlier process left behind are marked as failed."""
@@ -139,16 +145,10 @@ class GenerationJobs:
             row = self._store.generations.get(generation_id)
             self._store.generations.start(generation_id)
             self._update(generation_id, Progress(state=GenerationState.RUNNING, steps=row.steps))
-            with self._host.turn() as bundle:
-                note = use_adapter(self._store, bundle, row)
-                candidates = generate(
-                    bundle,
-                    self._request(row),
-                    on_step=_Reporter(self, generation_id),
-                    cancel=self._stops[generation_id].is_set,
-                )
-            self._keep(row, candidates, note)
-            done = Progress(state=GenerationState.DONE, step=row.steps, steps=row.steps, message=note)
+            with self._host.turn():
+                made = self._follow(generation_id, self._stream(row, self._request(row)))
+            self._keep(row, made.candidates, made.note)
+            done = Progress(state=GenerationState.DONE, step=row.steps, steps=row.steps, message=made.note)
             self._update(generation_id, done)
         except Cancelled as stopped:
             self._end(generation_id, GenerationState.CANCELLED, str(stopped))
@@ -157,6 +157,58 @@ class GenerationJobs:
         except Exception as error:
             logger.exception("Generation %s failed", generation_id)
             self._end(generation_id, GenerationState.FAILED, f"{type(error).__name__}: {error}")
+
+    def _sample(self, row: Generation, request: GenerationRequest) -> Iterator[_Step | _Made | Exception]:
+        """Steps as they are made, then the pictures, or what went wrong: raised on ZeroGPU it would lose its words."""
+        items: queue.SimpleQueue[_Step | _Made | Exception] = queue.SimpleQueue()
+        stop = threading.Event()
+
+        def run() -> None:
+            try:
+                note = use_adapter(self._store, self._host.bundle, row)
+                made = generate(self._host.bundle, request, on_step=_Previews(items.put), cancel=stop.is_set)
+                items.put(_Made(candidates=made, note=note))
+            except Exception as error:
+                items.put(error)
+
+        thread = threading.Thread(target=run, name="sampling", daemon=True)
+        thread.start()
+        try:
+            while True:
+                item = items.get()
+                yield item
+                if not isinstance(item, _Step):
+                    return
+        finally:
+            stop.set()
+            thread.join()
+
+    def _follow(self, generation_id: str, items: Iterator[_Step | _Made | Exception]) -> _Made:
+        """Tell how far a run is until it ends; raises what went wrong, and Cancelled when somebody stopped it."""
+        began = heard = time.monotonic()
+        previews: tuple[np.ndarray, ...] = ()
+        with closing(items):
+            for item in items:
+                if isinstance(item, _Made):
+                    return item
+                if isinstance(item, Exception):
+                    raise item
+                if self._stops[generation_id].is_set():
+                    raise Cancelled(f"Cancelled after step {item.step} of {item.total}.")
+                now = time.monotonic()
+                if item.step == 1:
+                    began = now  # the first step also warms caches, so the pace counts from its end
+                left = None if item.step == 1 else (now - began) / (item.step - 1) * (item.total - item.step)
+                previews = item.previews or previews
+                if now - heard >= SECONDS_BETWEEN_PREVIEWS:
+                    self._store.generations.heartbeat(generation_id)
+                    heard = now
+                running = GenerationState.RUNNING
+                self._update(
+                    generation_id,
+                    Progress(state=running, step=item.step, steps=item.total, previews=previews, seconds_left=left),
+                )
+        raise RuntimeError("The run ended without pictures.")
 
     def _request(self, row: Generation) -> GenerationRequest:
         portraits = [reference.portrait for reference in row.references]
@@ -177,23 +229,7 @@ class GenerationJobs:
 
     def _keep(self, row: Generation, candidates: list[Candidate], note: str) -> None:
         analyzer = self._host.analyzer
-        new = []
-        for position, candidate in enumerate(candidates):
-            height, width = candidate.picture.shape[:2]
-            report = face_report_json(candidate, analyzer.name if analyzer else "")
-            new.append(
-                NewCandidate(
-                    position=position,
-                    seed=candidate.seed,
-                    media_sha256=self._store.media.add(encode_png(candidate.picture, candidate.record()), ".png"),
-                    width=width,
-                    height=height,
-                    face_report=report,
-                    face_sim=report and report["face_sim"],
-                    coverage=report and report["coverage"],
-                    seconds=sum(candidate.seconds.values()) / len(candidates),
-                )
-            )
+        new = keep_pictures(self._store, candidates, pack=analyzer.name if analyzer else "")
         timings = {stage: round(seconds, 3) for stage, seconds in candidates[0].seconds.items()}
         self._store.generations.finish(row.id, new, timings=timings, message=note)
 
@@ -217,34 +253,33 @@ class GenerationJobs:
         self._update(generation_id, Progress(state=state, message=message))
 
 
-class _Reporter:
-    """The sampler's callback: step, time left, and a preview now and then."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Step:
+    """A denoising step, without what only its own process can do. previews: None where none was decoded for it."""
 
-    def __init__(self, jobs: GenerationJobs, generation_id: str) -> None:
-        self._jobs = jobs
-        self._id = generation_id
-        self._began: float | None = None
+    step: int
+    total: int
+    previews: tuple[np.ndarray, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Made:
+    """What a run ended with."""
+
+    candidates: list[Candidate]
+    note: str
+
+
+class _Previews:
+    """The sampler's callback: hands every step on, now and then with a preview."""
+
+    def __init__(self, hand_on: Callable[[_Step], None]) -> None:
+        self._hand_on = hand_on
         self._previewed = 0.0
-        self._previews: tuple[np.ndarray, ...] = ()
 
     def __call__(self, report: StepReport) -> None:
-        now = time.monotonic()
-        left = None
-        if self._began is None:
-            self._began = now  # the first step also warms caches, so the pace counts from its end
-        elif report.step > 1:
-            left = (now - self._began) / (report.step - 1) * (report.total - report.step)
-        if now - self._previewed >= SECONDS_BETWEEN_PREVIEWS and report.step < report.total:
-            self._previews = tuple(to_uint8(report.preview()))
-            self._previewed = now
-            self._jobs._store.generations.heartbeat(self._id)
-        self._jobs._update(
-            self._id,
-            Progress(
-                state=GenerationState.RUNNING,
-                step=report.step,
-                steps=report.total,
-                previews=self._previews,
-                seconds_left=left,
-            ),
-        )
+        previews = None
+        if time.monotonic() - self._previewed >= SECONDS_BETWEEN_PREVIEWS and report.step < report.total:
+            previews = tuple(to_uint8(report.preview()))
+            self._previewed = time.monotonic()
+        self._hand_on(_Step(step=report.step, total=report.total, previews=previews))

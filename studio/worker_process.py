@@ -61,7 +61,7 @@ class WorkerProcess:
                 if self._ended.is_set():
                     return
                 self._process = subprocess.Popen(
-                    self.command(), cwd=ROOT, stdin=subprocess.PIPE, env=self._environment()
+                    self.command(), cwd=ROOT, stdin=subprocess.PIPE, env=self.environment()
                 )
             status = self._process.wait()
             if not self._ended.wait(SECONDS_BETWEEN_STARTS):
@@ -83,7 +83,8 @@ class WorkerProcess:
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         return [sys.executable, "-m", "trainers.worker", "--end-with-stdin", *given]
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The worker's environment, with the password of the database where there is one."""
         url = self._settings.database_url
         secrets = {} if url is None else {"IDGLOW_DATABASE_URL": url.get_secret_value()}
         return {**os.environ, **secrets, "OMP_NUM_THREADS": str(self._settings.worker_threads)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,15 @@ import numpy as np
 from core.adapters import AdapterCard
 from core.backbones.bundles import Bundle, BundleCard
 from core.faces import FaceAnalyzer, FacePackError
-from core.generate import Candidate, GenerationRequest, face_report_json, generate
+from core.generate import Candidate, GenerationRequest, generate
 from core.images import read_picture
 from core.prompts import Task, static_prompt
-from core.provenance import encode_png
 from core.sampler import Cancel
 from core.schedule import IdentitySchedule
 from studio.store import NewCandidate, NewGeneration, Store
 from studio.store.models import Generation, GenerationState, Purpose, Round
 from trainers.promotion import CaseValues, Change, Verdict, changes, decide
+from trainers.stored_pictures import keep_pictures
 
 PORTRAITS = Path(__file__).resolve().parents[1] / "assets" / "evaluation"
 SCENES = (
@@ -108,9 +109,12 @@ class Evaluation:
 
 
 def portrait_files(folder: Path) -> list[Path]:
-    """One picture of each person of a folder: the first by name of those that differ after their last hyphen only."""
+    """One picture of each person of a folder: `NAME-a`, `NAME-b`, ... show the same one, and the first is taken."""
     files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
-    return list({path.stem.rpartition("-")[0] or path.stem: path for path in reversed(files)}.values())[::-1]
+    people: dict[str, Path] = {}
+    for path in files:
+        people.setdefault(re.sub("-[a-z]$", "", path.stem), path)
+    return list(people.values())
 
 
 def held_out_references(store: Store, folder: Path) -> set[str]:
@@ -253,10 +257,12 @@ class _Pictures:
                 steps=case.steps,
                 expected_order=tuple(range(len(case.portraits))),
             )
-            candidates = [
-                self._kept(position, candidate)
-                for position, candidate in enumerate(generate(self._bundle, request, cancel=cancel))
-            ]
+            candidates = keep_pictures(
+                self._store,
+                generate(self._bundle, request, cancel=cancel),
+                pack=self._analyzer.name if self._analyzer else "",
+                metrics=self._age,
+            )
         return self._save(policy, case, key, candidates)
 
     def _use(self, policy: Policy) -> None:
@@ -278,22 +284,6 @@ class _Pictures:
             card.height, content.hexdigest(),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-    def _kept(self, position: int, candidate: Candidate) -> NewCandidate:
-        height, width = candidate.picture.shape[:2]
-        faces = candidate.faces
-        return NewCandidate(
-            position=position,
-            seed=candidate.seed,
-            media_sha256=self._store.media.add(encode_png(candidate.picture, candidate.record()), ".png"),
-            width=width,
-            height=height,
-            face_report=face_report_json(candidate, self._analyzer.name) if faces else None,
-            face_sim=faces and faces.face_sim,
-            coverage=faces and faces.coverage,
-            metrics=self._age(candidate),
-            seconds=sum(candidate.seconds.values()),
-        )
 
     def _age(self, candidate: Candidate) -> dict[str, float]:
         """Mean apparent age of the faces that were matched, where the pack can tell."""

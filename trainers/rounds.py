@@ -10,7 +10,7 @@ import errno
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from core.sampler import Cancelled
 from studio.store import LeaseLost, Store, StoreError
 from studio.store.models import Adapter, AdapterState, Round, RoundState, utc_now
 from trainers.dpo import DpoConfig, DpoResult, StepReport, train
-from trainers.evaluation import Evaluation, NoCases, evaluate, held_out_cases, held_out_references
+from trainers.evaluation import Case, Evaluation, NoCases, evaluate, held_out_cases, held_out_references
 from trainers.lease import Lease, Stop, Stopped
 from trainers.pairs import PairConfig, collect_pairs, load_training_pairs
 from trainers.promotion import Verdict
@@ -109,15 +109,16 @@ class _Course:
         bundle = self._models.load()
         analyzer = _analyzer(bundle)
         parent = self._parent()
+        cases = held_out_cases(self._models.evaluation_portraits, bundle.card, **config.evaluation)
         self._lease.check()
 
         # 2. The snapshot of the pairs.
         if self._state is RoundState.QUEUED:
             self._advance(RoundState.COLLECTING, "Collecting pairs.")
         if self._state is RoundState.COLLECTING:
-            self._collect(config.pairs, analyzer)
+            count = self._collect(config.pairs, analyzer)
             self._lease.check()
-            self._advance(RoundState.TRAINING, "Encoding the pairs.")
+            self._advance(RoundState.TRAINING, f"Training on {count} pairs.")
 
         # 3. Training, or what came of it.
         outcome = self._outcome() if self._state is RoundState.EVALUATING else None
@@ -126,7 +127,7 @@ class _Course:
             self._advance(RoundState.EVALUATING, "Making pictures of held-out people, before and after.")
 
         # 4. Evaluation and verdict.
-        self._end(outcome, self._evaluate(config, bundle, outcome, parent))
+        self._end(outcome, self._evaluate(bundle, cases, outcome, parent))
 
     def let_go(self) -> None:
         """Cancel the round, or give it back."""
@@ -146,7 +147,8 @@ class _Course:
         """End the round with a sentence."""
         self._finish(RoundState.FAILED, reason)
 
-    def _collect(self, config: PairConfig, analyzer: FaceAnalyzer | None) -> None:
+    def _collect(self, config: PairConfig, analyzer: FaceAnalyzer | None) -> int:
+        """Write the snapshot down; returns how many pairs are trained on."""
         snapshot_at = utc_now()
         pairs = collect_pairs(
             self._store,
@@ -162,9 +164,8 @@ class _Course:
         if not kept:
             dropped = self._store.rounds.dropped(self._round.id)
             why = "; ".join(f"{count} dropped: {reason}" for reason, count in dropped.items()) or "nobody picked any"
-            raise ValueError(
-                f"There are no pairs to train on ({why}). Compare some pictures, then start another round."
-            )
+            raise ValueError(f"No pair can be trained on ({why}). Compare some pictures, then start another round.")
+        return kept
 
     def _train(
         self, config: DpoConfig, bundle: Bundle, analyzer: FaceAnalyzer | None, parent: Adapter | None
@@ -176,7 +177,7 @@ class _Course:
             parent_folder = write_adapter(*stored_adapter(self._store, parent), self._folder / "parent")
 
         if self._round.progress.get("step") and not (self._folder / "run" / "checkpoint.pt").exists():
-            self._say("The checkpoint is gone, so training starts again from its first step.")
+            self._say("There is no checkpoint, so training starts again from its first step.")
 
         def attempt() -> DpoResult:
             return train(
@@ -224,12 +225,14 @@ class _Course:
             shutil.rmtree(self._folder / "run" / "adapter", ignore_errors=True)
             return None
 
-    def _evaluate(self, config: RoundConfig, bundle: Bundle, outcome: DpoResult, parent: Adapter | None) -> Evaluation:
+    def _evaluate(
+        self, bundle: Bundle, cases: Sequence[Case], outcome: DpoResult, parent: Adapter | None
+    ) -> Evaluation:
         return evaluate(
             self._store,
             self._round,
             bundle,
-            held_out_cases(self._models.evaluation_portraits, bundle.card, **config.evaluation),
+            cases,
             before=parent and (parent.id, stored_adapter(self._store, parent)),
             after=(outcome.adapter / WEIGHTS_FILE, read_adapter(outcome.adapter)[0]),
             cancel=self._lease.should_stop,
@@ -268,9 +271,7 @@ class _Course:
             read_adapter(*stored_adapter(self._store, parent))
         except (AdapterError, StoreError) as error:
             self._store.adapters.mark_broken(parent.id, str(error))
-            raise AdapterError(
-                f"The adapter it goes out from cannot be loaded; start another round. {error}"
-            ) from error
+            raise AdapterError(f"Its parent adapter cannot be loaded; start another round. {error}") from error
         return parent
 
     def _log_step(self, report: StepReport) -> None:

@@ -95,7 +95,7 @@ class Worker:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
+    options = argument_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     torch.set_num_threads(options.threads)
     if hasattr(os, "nice"):
@@ -131,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     store.close()
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
+    """The command line; `studio.worker_process` speaks it."""
     parser = argparse.ArgumentParser(prog="python -m trainers.worker", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="the studio's data folder")
     parser.add_argument(
