@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from studio.generation import GenerationJobs
+from studio.hub_copies import HubCopies
 from studio.model_host import ModelHost
 from studio.settings import Settings
 from studio.store import Store
@@ -23,6 +24,8 @@ class Studio:
     store: Store
     host: ModelHost
     jobs: GenerationJobs
+    copies: HubCopies | None = None
+    """None where no repository is configured."""
 
     @property
     def sees_everything(self) -> bool:

@@ -115,6 +115,12 @@ class Settings(BaseSettings):
             raise ValueError("a public link would show portraits to anybody: give --auth, or --login huggingface")
         return self
 
+    @model_validator(mode="after")
+    def _login_needs_a_space(self) -> Self:
+        if self.login == "huggingface" and "SPACE_ID" not in os.environ:
+            raise ValueError("login with Hugging Face works on a Hugging Face Space only; elsewhere use --auth")
+        return self
+
     @property
     def credentials(self) -> list[tuple[str, str]] | None:
         """(name, password) pairs for Gradio, None without --auth."""

@@ -25,6 +25,8 @@ def build_page(studio: Studio) -> gr.Blocks:
         secret = _browser_secret(studio)
         draft = gr.BrowserState({}, storage_key="idglow-draft", secret=secret)
         zoom_dialog()
+        if studio.settings.login == "huggingface":
+            gr.LoginButton(size="sm", elem_id="login")
         header = gr.HTML(lambda: header_html(studio.host.state), elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Create", id="create") as create_tab:

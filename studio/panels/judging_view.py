@@ -11,7 +11,9 @@ import gradio as gr
 from studio.context import Studio
 from studio.draft import Draft
 from studio.judging import Judging, Question, questions
-from studio.store.models import Annotator, AnnotatorOrigin
+from studio.store import StoreError
+from studio.store.models import Annotator
+from studio.visitors import login_of
 
 GUIDELINES = """\
 Judge the picture as a whole, in this order:
@@ -26,9 +28,15 @@ SESSION_DONE = "Nothing is left for you in this session. Thank you; others may s
 
 
 def annotator_of(studio: Studio, judging: Judging, draft: Draft, request: gr.Request | None) -> Annotator:
-    """Who judges: the one logged in, else the name that was typed, else this browser."""
-    if request is not None and request.username:
-        return studio.store.people.annotator(request.username, AnnotatorOrigin.LOGIN)
+    """Who judges: the one logged in, else the name that was typed, else this browser.
+
+    Raises StoreError where everybody has to log in and this visitor has not.
+    """
+    login = login_of(request)
+    if login is not None:
+        return studio.store.people.annotator(*login)
+    if studio.settings.login == "huggingface":
+        raise StoreError("Sign in with Hugging Face at the top of the page first: picks are kept under that name.")
     if judging.annotator.strip():
         return studio.store.people.annotator(judging.annotator)
     return draft.owner(studio.store)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,17 +12,17 @@ import gradio as gr
 from studio.context import Studio
 from studio.draft import Draft
 from studio.model_host import ModelsNotReady
-from studio.panels import results
+from studio.panels import exchange, results
+from studio.panels.exchange import ExchangePanel
+from studio.panels.judging_view import notice
 from studio.store import Deletion, GalleryFilter, StoreError
 from studio.store.models import Person
-from studio.transfer import EXPORTS, export_file, import_file
 
 PAGE = 40
 """Pictures fetched at a time."""
 TASKS = [("Group pictures", "group"), ("As children", "child")]
 MODES = [("Anneal", "anneal"), ("Gate", "gate"), ("Constant", "constant"), ("Off", "off")]
 NOTHING = '<div class="nothing-yet"><p class="nothing-yet-title">{title}</p><p>{words}</p></div>'
-IMPORT_ENDINGS = [".parquet", ".zip"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +51,7 @@ class LibraryPanel:
     confirm_row: gr.Row
     delete: gr.Button
     keep: gr.Button
-    data: gr.Accordion
-    kind: gr.Radio
-    portraits: gr.Checkbox
-    export: gr.Button
-    exported: gr.DownloadButton
-    incoming: gr.File
-    report: gr.HTML
+    data: ExchangePanel
 
     @property
     def filters(self) -> list[Any]:
@@ -112,34 +105,11 @@ def build(studio: Studio) -> LibraryPanel:
             with gr.Row(visible=False) as confirm_row:
                 delete = gr.Button("Delete for good", variant="stop", elem_id="delete-person")
                 keep = gr.Button("Keep", elem_id="keep-person")
-        with gr.Accordion(
-            "Export and import", open=False, visible=studio.sees_everything, elem_id="library-data"
-        ) as data:
-            kind = gr.Radio(
-                [(label, name) for name, (label, _) in EXPORTS.items()],
-                value="parquet",
-                label="Export",
-                elem_id="export-kind",
-            )
-            portraits = gr.Checkbox(
-                label="With the reference portraits",
-                info="They are personal data; the archive always holds them.",
-                elem_id="export-portraits",
-            )
-            with gr.Row():
-                export = gr.Button("Prepare file", elem_id="export")
-                exported = gr.DownloadButton("Download", visible=False, variant="primary", elem_id="exported")
-            incoming = gr.File(
-                label="Import: Pick-a-Pic Parquet, TRL JSONL in a zip, or an archive of the studio",
-                file_types=IMPORT_ENDINGS,
-                height=120,
-                elem_id="import",
-            )
-            report = gr.HTML(elem_id="import-report")
+        data = exchange.build(studio)
     return LibraryPanel(
         task, person, adapter, mode, words, favourites, binned, count, gr.State(()), gallery, more, gr.State(None),
         details, tools, favourite, hide, download, people, people_note, gr.State(None), preview, confirm_row, delete,
-        keep, data, kind, portraits, export, exported, incoming, report,
+        keep, data,
     )  # fmt: skip
 
 
@@ -160,6 +130,7 @@ def wire(panel: LibraryPanel, studio: Studio, draft: gr.BrowserState, tab: gr.Ta
         return {
             panel.person: gr.update(choices=people, value=_still(values[panel.person], people)),
             panel.adapter: gr.update(choices=adapters, value=_still(values[panel.adapter], adapters)),
+            panel.data.copies: exchange.copies_html(studio),
             **dict(zip(shelf, first_page(values), strict=True)),
             **dict(zip(folk, people_values(studio, owner), strict=True)),
         }
@@ -213,7 +184,7 @@ def wire(panel: LibraryPanel, studio: Studio, draft: gr.BrowserState, tab: gr.Ta
                 gr.update(visible=True),
             )
         except StoreError as error:
-            return None, _notice(str(error), bad=True), gr.update(visible=False)
+            return None, notice(str(error), bad=True), gr.update(visible=False)
 
     def delete(values: dict[Any, Any]) -> tuple[Any, ...]:
         doomed, owner = values[panel.doomed], _owner(studio, values[draft])
@@ -224,36 +195,16 @@ def wire(panel: LibraryPanel, studio: Studio, draft: gr.BrowserState, tab: gr.Ta
             if owner is not None and person.owner_id != owner:
                 raise StoreError("This person was added by somebody else.")
             gone = store.deletions.delete_person(doomed)
-            words = _notice(f"{person.name} is deleted: {counts(gone)}.")
+            words = notice(f"{person.name} is deleted: {counts(gone)}.")
         except StoreError as error:
-            words = _notice(str(error), bad=True)
+            words = notice(str(error), bad=True)
         forget_encodings(studio)
         people, note, none, _, row = people_values(studio, owner)
         return *first_page(values), *selected(studio, None), people, note, none, words, row
 
-    def export(kind: str, portraits: bool) -> tuple[Any, str]:
-        if not studio.sees_everything:
-            raise gr.Error("Here each visitor sees their own pictures only, so nothing can be exported.")
-        try:
-            path, rows = export_file(store, kind, portraits=portraits)
-        except StoreError as error:
-            return gr.update(visible=False), _notice(str(error), bad=True)
-        words = f"{path.name}: {rows:,} rows, {path.stat().st_size / 1e6:.1f} MB."
-        return gr.update(value=str(path), visible=True), _notice(words if rows else f"{words} Nothing was picked yet.")
-
-    def take_in(values: dict[Any, Any]) -> tuple[Any, ...]:
-        path = values[panel.incoming]
-        if path is None or not studio.sees_everything:
-            return (gr.skip(),) * (len(shelf) + 2)
-        try:
-            words = _notice(import_file(store, Path(path)))
-        except StoreError as error:
-            words = _notice(str(error), bad=True)
-        return *first_page(values), words, None
-
     private = {"api_visibility": "private", "show_progress": "hidden"}
     filters = {draft, *panel.filters}
-    tab.select(open_, filters, [panel.person, panel.adapter, *shelf, *folk], **private)
+    tab.select(open_, filters, [panel.person, panel.adapter, panel.data.copies, *shelf, *folk], **private)
     for control in panel.filters:
         # Typing a word sends several changes; only the last one matters.
         control.change(first_page, filters, shelf, trigger_mode="always_last", **private)
@@ -268,10 +219,7 @@ def wire(panel: LibraryPanel, studio: Studio, draft: gr.BrowserState, tab: gr.Ta
         **private,
     )
     panel.delete.click(delete, {*filters, panel.doomed}, [*shelf, *selection, *folk], **private)
-    panel.export.click(export, [panel.kind, panel.portraits], [panel.exported, panel.report], api_visibility="private")
-    panel.incoming.upload(
-        take_in, {*filters, panel.incoming}, [*shelf, panel.report, panel.incoming], api_visibility="private"
-    )
+    exchange.wire(panel.data, studio).then(first_page, filters, shelf, **private)
 
 
 def shelf_values(studio: Studio, wanted: GalleryFilter, loaded: tuple[str, ...]) -> tuple[Any, ...]:
@@ -394,7 +342,3 @@ def _with_portraits(studio: Studio, owner: str | None) -> list[Person]:
 
 def _still(value: str, choices: list[tuple[str, str]]) -> str:
     return value if any(value == known for _, known in choices) else ""
-
-
-def _notice(sentence: str, *, bad: bool = False) -> str:
-    return f'<p class="{"problem" if bad else "note"}" role="status">{escape(sentence)}</p>'

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from core.prompts import (
     Ambiguity,
@@ -25,10 +26,13 @@ from studio.draft import Draft
 from studio.model_host import ModelsNotReady
 from studio.panels import people
 from studio.store import StoreError
+from studio.zero_gpu import on_gpu
 
 TASKS = [("Group picture", Task.GROUP.value), ("The same people at another age", Task.CHILD.value)]
 WRITTEN, TEMPLATE = "written", "template"
 OUTDATED = "People, task or scene have changed since; Template takes them up."
+LONGEST_WRITING_ON_ZERO_GPU = 60
+"""Seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +77,13 @@ def build() -> PromptPanel:
 
 
 def wire(panel: PromptPanel, studio: Studio, draft: gr.BrowserState) -> None:
+    def write_pieces(
+        crops: list[np.ndarray], task: str, scene: str, ages: list[int | None], seed: int
+    ) -> Iterator[str]:
+        yield from PromptWriter(studio.host.bundle).write(crops, task, scene, ages=ages, writing=Writing(seed=seed))
+
+    pieces = on_gpu(write_pieces, seconds=LONGEST_WRITING_ON_ZERO_GPU)
+
     def write(task: str, scene: str, state: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
         current = Draft.read(state)
         if not current.portraits:
@@ -82,8 +93,7 @@ def wire(panel: PromptPanel, studio: Studio, draft: gr.BrowserState) -> None:
         try:
             with studio.host.turn() as bundle:
                 crops = people.crops(studio, current, bundle.card.reference_side)
-                writing = Writing(seed=secrets.randbelow(2**31))
-                for piece in PromptWriter(bundle).write(crops, task, scene, ages=current.target_ages, writing=writing):
+                for piece in pieces(crops, task, scene, current.target_ages, secrets.randbelow(2**31)):
                     written += piece
                     yield written, WRITTEN, *working
         except (PromptRefused, ModelsNotReady, StoreError) as error:

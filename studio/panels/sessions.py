@@ -13,6 +13,7 @@ from studio.draft import Draft
 from studio.judging import Judging, known_answers
 from studio.panels.judging_view import GUIDELINES, annotator_of, notice, page_values
 from studio.store import StoreError
+from studio.visitors import login_of
 
 MOST_PREPARED = 200
 
@@ -79,7 +80,7 @@ def wire(
     ) -> tuple[Any, ...]:
         current = replace(Judging.read(state), annotator=" ".join((name or "").split()), session=session_id)
         try:
-            if not current.annotator and not request.username:
+            if not current.annotator and login_of(request) is None:
                 raise StoreError("Give your name first: picks are kept under it.")
             if session_id is None:
                 raise StoreError("Choose a session, or create one below.")
@@ -91,7 +92,10 @@ def wire(
 
     def leave(state: dict[str, Any], drafted: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
         current = replace(Judging.read(state), session=None)
-        page = page_values(studio, current, annotator_of(studio, current, Draft.read(drafted), request))
+        try:
+            page = page_values(studio, current, annotator_of(studio, current, Draft.read(drafted), request))
+        except StoreError as error:
+            return state, *[gr.skip()] * 4, notice(str(error), bad=True)
         return current.write(), *page, notice("You left the session; what you judged is kept.")
 
     def create(

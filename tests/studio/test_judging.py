@@ -36,6 +36,19 @@ def test_sides_of_an_ab_run_meet_seed_by_seed_and_lining_up_again_makes_nothing_
     assert line_up(store, sides, ada.id) == made
 
 
+def test_what_was_judged_blind_stays_and_the_rest_is_asked_with_open_eyes(store, ada):
+    """After the evidence was seen."""
+    group = new_id()
+    sides = [add_generation(store, ab_group=group, ab_side=side, candidates=2) for side in "AB"]
+    judged, open_ = line_up(store, sides, ada.id)
+    store.picks.save(new_pick(store.comparisons.get(judged), ada.id))
+    again = line_up(store, sides, ada.id, blind=False)
+    assert again[0] == judged
+    assert again[1] != open_
+    assert [store.comparisons.get(one).blind for one in again] == [True, False]
+    assert line_up(store, sides, ada.id, blind=False) == again
+
+
 def test_pictures_in_the_bin_are_not_lined_up_nor_asked(store, ada):
     generation = add_generation(store, candidates=3)
     made = tuple(line_up(store, [generation], ada.id))

@@ -11,30 +11,8 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from studio.store import StoreError
 from studio.store.sync import FILE, copy_picks_to_hub
+from tests.studio.hub import Hub
 from tests.studio.store_samples import add_comparison, new_pick
-
-
-class RepoInfo:
-    def __init__(self, private: bool) -> None:
-        self.private = private
-
-
-class Hub:
-    """The three calls of HfApi that are used, keeping what was uploaded."""
-
-    def __init__(self, repos: dict[str, bool]) -> None:
-        self.private = repos
-        self.files: dict[str, bytes] = {}
-
-    def create_repo(self, repo_id, *, repo_type, private, exist_ok):
-        assert (repo_type, exist_ok) == ("dataset", True)
-        self.private.setdefault(repo_id, private)
-
-    def repo_info(self, repo_id, *, repo_type):
-        return RepoInfo(self.private[repo_id])
-
-    def upload_file(self, *, path_or_fileobj, path_in_repo, repo_id, repo_type, commit_message):
-        self.files[f"{repo_id}/{path_in_repo}"] = path_or_fileobj.read_bytes()
 
 
 def test_picks_are_copied_to_a_private_repository(store):
