@@ -158,6 +158,7 @@ class ReferenceRow:
         covered: whether the similarity reaches the threshold of the same person.
         duplicated: whether two or more faces claim this person.
         box: left, top, right, bottom of the assigned face in pixels of the picture; None without one.
+        swapped: whether this person and another stand the wrong way round; False when no order was given.
     """
 
     reference: int
@@ -166,6 +167,7 @@ class ReferenceRow:
     covered: bool
     duplicated: bool = False
     box: tuple[float, float, float, float] | None = None
+    swapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,7 @@ def measure_faces(
         face_centers=[face.center[0] for face in faces],
     )
     pairs = {pair.reference: pair for pair in match.pairs}
+    swapped = {reference for pair in match.swapped for reference in pair}
     rows = tuple(
         ReferenceRow(
             i,
@@ -237,6 +240,7 @@ def measure_faces(
             covered=pairs[i].similarity >= threshold,
             duplicated=i in match.duplicates,
             box=tuple(float(edge) for edge in faces[pairs[i].face].box),
+            swapped=i in swapped,
         )
         if i in pairs
         else ReferenceRow(i, None, 0.0, covered=False, duplicated=i in match.duplicates)

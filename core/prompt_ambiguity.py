@@ -72,6 +72,40 @@ def find_ambiguities(prompt: str, people: int) -> list[Ambiguity]:
     return sorted(found, key=lambda ambiguity: (ambiguity.start, ambiguity.end))
 
 
+def words_about(prompt: str, people: int) -> list[str]:
+    """For each of `people` references the words of the prompt that are bound to it alone, in their order.
+
+    Of a sentence that names one image, all of it; of one that names several, each part from the noun before its image
+    ("the woman in the red dress from image 2 ...") to where the next such part begins.
+    """
+    words = _lexicon()
+    found: list[list[str]] = [[] for _ in range(people)]
+    for sentence in _sentences(prompt, words, people):
+        if not sentence.mentions:
+            continue
+        starts, after = [], sentence.start
+        for mention in sentence.mentions:
+            nouns = [after + noun.start() for noun in words.persons.finditer(prompt[after : mention.start])]
+            starts.append(nouns[-1] if nouns else mention.start)
+            after = mention.end
+        end = sentence.start + len(sentence.text)
+        if len({mention.images for mention in sentence.mentions}) == 1:
+            parts = [(sentence.mentions[0].images, sentence.text)]
+        else:
+            stops = [*starts[1:], end]
+            parts = [(m.images, prompt[x:y]) for m, x, y in zip(sentence.mentions, starts, stops, strict=True)]
+        for images, text in parts:
+            if len(images) == 1 and 1 <= min(images) <= people:
+                found[min(images) - 1].append(text)
+    return [" ".join(texts) for texts in found]
+
+
+@cache
+def clothing_words() -> tuple[str, ...]:
+    """Garments, singular, as the rules list them."""
+    return tuple(tomllib.loads(RULES_FILE.read_text(encoding="utf-8"))["clothing"]["words"])
+
+
 def _people(prompt: str, sentences: list[_Sentence], words: _Lexicon, people: int) -> Iterator[Ambiguity]:
     named = {image for sentence in sentences for mention in sentence.mentions for image in mention.images}
     for sentence in sentences:

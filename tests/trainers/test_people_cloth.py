@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from core.colours import COLOURS
 from trainers.people.accessories import FRAMES, Glasses, Hat, glasses, sample_glasses, sample_hat
-from trainers.people.cloth import COLOURS, GARMENTS, Clothes, clothes, linear_colour, sample_clothes, shade
+from trainers.people.cloth import GARMENTS, Clothes, clothes, linear_colour, sample_clothes, shade
 from trainers.people.identity import Appearance, Person, sample_identity
 from trainers.people.lighting import AreaLight, Light
 from trainers.people.mesh import Body, MeshMissing, PeopleMesh, find_mesh

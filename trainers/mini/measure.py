@@ -21,14 +21,15 @@ import torch
 from tqdm import tqdm
 
 from core.backbones.bundles import Bundle, load_bundle
+from core.colours import COLOURS
 from core.faces import Face, FaceAnalyzer
 from core.identity import measure_faces
+from core.metrics import clothing_colour_word
 from core.sampler import sample
 from trainers.mini.compose import FACE
 from trainers.mini.data import Example, Shard, save_grid, shard_paths, to_tensor, to_uint8
 from trainers.mini.vae import psnr
 from trainers.mini.vlm import attribute_scores, caption_of, write_prompt
-from trainers.people.cloth import COLOURS
 
 GALLERY = 100
 GROUPS = 50
@@ -151,7 +152,7 @@ def measure_pictures(
             values["rank_1"].append(face is not None and names[int((matrix @ face.embedding).argmax())] == person)
             if face is not None and face.age is not None:
                 values["age_seen"].append(face.age)
-            colour = clothing_colour(picture, box)
+            colour = clothing_colour_word(picture, box)
             wanted = next((word for word in said.get("clothes", "").split() if word in COLOURS), None)
             if wanted is not None and colour is not None:
                 values["clothing_colour"].append(colour == wanted)
@@ -164,17 +165,6 @@ def nearest_face(faces: Sequence[Face], box: Sequence[float]) -> Face | None:
     near = [(float(np.hypot(*(np.array(face.center) - centre))), face) for face in faces]
     distance, face = min(near, key=lambda pair: pair[0], default=(np.inf, None))
     return face if distance < FACE / 2 else None
-
-
-def clothing_colour(picture: np.ndarray, box: Sequence[float]) -> str | None:
-    """The colour word nearest to the median colour below the chin; light changes it, so compare with the ceiling."""
-    middle = round((box[0] + box[2]) / 2)
-    top = round(box[3] + 0.45 * (box[3] - box[1]))
-    patch = picture[top : top + 14, max(0, middle - 16) : middle + 16].reshape(-1, 3)
-    if not len(patch):
-        return None
-    median = np.median(patch, axis=0)
-    return min(COLOURS, key=lambda word: float(np.square(median - np.array(COLOURS[word])).sum()))
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.people.cloth import COLOURS, KNITTED, PLAIN, RIBBED, linear_colour, weave
+from core.colours import COLOURS
+from trainers.people.cloth import KNITTED, PLAIN, RIBBED, linear_colour, weave
 from trainers.people.scalp import HeadFrame
 from trainers.people.skull import CENTRE
 from trainers.people.surface import Material, Part, Surface, SurfacePoints, unit

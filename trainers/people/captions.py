@@ -15,10 +15,11 @@ from typing import Literal
 
 import numpy as np
 
+from core.colours import COLOURS
 from core.prompts import static_prompt
 from trainers.people.accessories import FRAME_COLOURS, FRAMES, HATS
 from trainers.people.beard import BEARDS
-from trainers.people.cloth import COLOURS, GARMENTS
+from trainers.people.cloth import GARMENTS
 from trainers.people.daylight import LIGHTS
 from trainers.people.hairstyles import STYLES
 from trainers.people.identity import EXPRESSIONS

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.colours import COLOURS
 from trainers.people.surface import (
     Material,
     Part,
@@ -23,25 +24,6 @@ from trainers.people.surface import (
 
 if TYPE_CHECKING:
     from trainers.people.mesh import Body, PeopleMesh
-
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "white": (236, 236, 233),
-    "grey": (128, 129, 131),
-    "black": (27, 27, 29),
-    "beige": (212, 192, 156),
-    "brown": (101, 64, 38),
-    "red": (186, 28, 36),
-    "orange": (228, 112, 26),
-    "yellow": (236, 200, 52),
-    "green": (44, 128, 58),
-    "teal": (10, 124, 128),
-    "light blue": (150, 190, 226),
-    "blue": (42, 92, 190),
-    "navy": (27, 36, 82),
-    "purple": (108, 52, 146),
-    "pink": (238, 150, 178),
-}
-"""Colour words of garments and what they mean in sRGB, 0..255."""
 
 GARMENTS: dict[str, str] = {
     "t-shirt": "T-shirt",
