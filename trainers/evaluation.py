@@ -20,6 +20,7 @@ import numpy as np
 
 from core.adapters import AdapterCard
 from core.backbones.bundles import Bundle, BundleCard
+from core.clip import installed_clip
 from core.faces import FaceAnalyzer, FacePackError
 from core.generate import Candidate, GenerationRequest, generate
 from core.images import read_picture
@@ -223,6 +224,7 @@ class _Pictures:
 
     def __init__(self, store: Store, row: Round, bundle: Bundle, analyzer: FaceAnalyzer | None) -> None:
         self._store, self._round, self._bundle, self._analyzer = store, row, bundle, analyzer
+        self._clip = installed_clip()
         self._here: dict[tuple[str, str], Generation] = {}
 
     def forget_all_but(self, policies: Sequence[Policy], cases: Sequence[Case]) -> None:
@@ -261,7 +263,7 @@ class _Pictures:
                 self._store,
                 generate(self._bundle, request, cancel=cancel),
                 pack=self._analyzer.name if self._analyzer else "",
-                metrics=self._age,
+                metrics=self._metrics,
             )
         return self._save(policy, case, key, candidates)
 
@@ -280,18 +282,24 @@ class _Pictures:
         card = self._bundle.card
         parts = [
             self._bundle.revision, policy.adapter and policy.adapter[1].digest, self._analyzer and self._analyzer.name,
+            self._clip and self._clip.aesthetic_name,
             case.task.value, case.prompt, list(case.seeds), str(SCHEDULES[case.task]), case.steps, card.width,
             card.height, content.hexdigest(),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def _age(self, candidate: Candidate) -> dict[str, float]:
-        """Mean apparent age of the faces that were matched, where the pack can tell."""
-        if candidate.faces is None:
-            return {}
-        faces = self._analyzer.analyze(candidate.picture)
-        ages = [faces[row.face].age for row in candidate.faces.rows if row.face is not None]
-        return {"age": float(np.mean(ages))} if ages and None not in ages else {}
+    def _metrics(self, candidate: Candidate) -> dict[str, float]:
+        """Looks, and the mean apparent age of the faces that were matched; only what the models here can tell."""
+        metrics = {}
+        looks = self._clip and self._clip.aesthetic(candidate.picture)
+        if looks is not None:
+            metrics["aesthetic"] = looks
+        if candidate.faces is not None:
+            faces = self._analyzer.analyze(candidate.picture)
+            ages = [faces[row.face].age for row in candidate.faces.rows if row.face is not None]
+            if ages and None not in ages:
+                metrics["age"] = float(np.mean(ages))
+        return metrics
 
     def _save(self, policy: Policy, case: Case, key: str, candidates: list[NewCandidate]) -> Generation:
         card = self._bundle.card

@@ -27,6 +27,7 @@ def keep_pictures(
         height, width = candidate.picture.shape[:2]
         faces = candidate.faces
         facts = {"pack": pack, "width": width, "height": height}
+        measured = metrics(candidate)
         rows.append(
             NewCandidate(
                 position=position,
@@ -37,7 +38,8 @@ def keep_pictures(
                 face_report=None if faces is None else {**dataclasses.asdict(faces), **facts},
                 face_sim=None if faces is None else faces.face_sim,
                 coverage=None if faces is None else faces.coverage,
-                metrics=metrics(candidate),
+                aesthetic=measured.get("aesthetic"),
+                metrics=measured,
                 seconds=sum(candidate.seconds.values()) / len(candidates),
             )
         )
