@@ -16,7 +16,7 @@ from core.metrics import differences
 from core.portraits import prepare_person
 from core.provenance import encode_png
 from studio.store import NewRoundPair, Store, StoreError
-from studio.store.models import Candidate, Generation, Outcome, Pick, RoundPair
+from studio.store.models import Candidate, Generation, Outcome, Pick, Purpose, RoundPair
 from trainers.pairs.filter import Vote, objection, settle
 from trainers.pairs.measuring import Gallery
 from trainers.pairs.perturb import KINDS, Stranger, perturb
@@ -282,7 +282,8 @@ def _checked(
 def _misfit(draft: DraftPair, held_out: Collection[str]) -> str:
     """Why the two sides cannot be compared by a model, whoever prefers what."""
     generation = draft.generation
-    if any(reference.portrait.picture_sha256 in held_out for reference in generation.references):
+    held_out_people = any(reference.portrait.picture_sha256 in held_out for reference in generation.references)
+    if held_out_people or generation.purpose is Purpose.EVALUATION:
         return "held out for evaluation"
     if draft.rejected is None:
         return ""
