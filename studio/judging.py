@@ -128,13 +128,25 @@ def undo(store: Store, judging: Judging, annotator_id: str) -> tuple[Judging, bo
     """Take the last answer or skip back and ask again; False when there was none."""
     if judging.session is not None:
         return judging, store.sessions.undo(judging.session, annotator_id) is not None
-    if not judging.done:
+    done = [*_judged(store, judging, annotator_id), *judging.done]
+    if not done:
         return judging, False
-    last = judging.done[-1]
+    last = done[-1]
     pick = _standing_pick(store, last, annotator_id)
     if pick is not None:
         store.picks.undo(pick.id)
-    return replace(judging, done=judging.done[:-1]), True
+    return replace(judging, done=tuple(one for one in judging.done if one != last)), True
+
+
+def answered(store: Store, judging: Judging, annotator_id: str) -> set[str]:
+    """Those of the line-up that were judged or skipped."""
+    return {*_judged(store, judging, annotator_id), *judging.done}
+
+
+def _judged(store: Store, judging: Judging, annotator_id: str) -> list[str]:
+    """Judged comparisons of the line-up, newest last. The database knows them even where the browser forgot."""
+    picks = [(_standing_pick(store, one, annotator_id), one) for one in judging.lineup]
+    return [one for _, one in sorted((pick.id, one) for pick, one in picks if pick is not None)]
 
 
 def line_up(store: Store, generations: Sequence[Generation], author_id: str, *, blind: bool = True) -> list[str]:

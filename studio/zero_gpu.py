@@ -6,14 +6,12 @@ marked function is given and yields is pickled on its way; everything else it se
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
-if importlib.util.find_spec("spaces"):
-    import spaces
-else:
-    spaces = None
+spaces = importlib.import_module("spaces") if importlib.util.find_spec("spaces") else None
 
 P = ParamSpec("P")
 T = TypeVar("T")

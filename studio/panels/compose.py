@@ -153,9 +153,11 @@ def restore(page: ComposePage, studio: Studio, draft: gr.BrowserState, blocks: g
 
     private = {"api_visibility": "private", "show_progress": "hidden"}
     words = [page.prompt.task, page.prompt.scene, page.prompt.text, page.prompt.origin, *page.settings.restored]
-    blocks.load(begin, [draft], [draft, page.people.people, page.people.consent, *words], **private).then(
-        watch, [draft], page.watched, concurrency_limit=None, **private
-    )
+    outputs = [draft, page.people.people, page.people.consent, *words]
+    # Whoever acts before the draft is back would act on an empty one, so the steps wait for it; see the style sheet.
+    blocks.load(begin, [draft], outputs, **private).then(
+        None, js="() => { document.body.classList.add('draft-is-here'); }", **private
+    ).then(watch, [draft], page.watched, concurrency_limit=None, **private)
 
 
 def _settings_of(studio: Studio, page: ComposePage, rows: list[Generation]) -> dict[Any, Any]:

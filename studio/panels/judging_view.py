@@ -10,7 +10,7 @@ import gradio as gr
 
 from studio.context import Studio
 from studio.draft import Draft
-from studio.judging import Judging, Question, questions
+from studio.judging import Judging, Question, answered, questions
 from studio.store import StoreError
 from studio.store.models import Annotator
 from studio.visitors import login_of
@@ -71,9 +71,10 @@ def page_values(studio: Studio, judging: Judging, annotator: Annotator) -> tuple
         can_undo = progress.mine + progress.skipped + progress.gold_seen > 0
         stage = stage_value(studio, asked, empty=SESSION_DONE, can_undo=can_undo)
         return stage, session_html(session.name, annotator.name, progress), "", guidelines_html(session.guidelines)
-    stage = stage_value(studio, asked, empty=ALL_DONE if judging.lineup else NOTHING, can_undo=bool(judging.done))
+    done = len(answered(studio.store, judging, annotator.id))
+    stage = stage_value(studio, asked, empty=ALL_DONE if judging.lineup else NOTHING, can_undo=done > 0)
     open_eyes = bool(asked) and not studio.store.comparisons.get(asked[0].comparison_id).blind
-    return stage, _lineup_html(judging, open_eyes), "", guidelines_html(GUIDELINES)
+    return stage, _lineup_html(done, len(judging.lineup), open_eyes), "", guidelines_html(GUIDELINES)
 
 
 def problem_values(sentence: str) -> tuple[Any, ...]:
@@ -96,15 +97,14 @@ def session_html(session: str, annotator: str, progress: Any) -> str:
     )
 
 
-def _lineup_html(judging: Judging, open_eyes: bool) -> str:
-    total = len(judging.lineup)
+def _lineup_html(done: int, total: int, open_eyes: bool) -> str:
     if not total:
         return '<div class="judging"><p><b>Blind comparison</b></p></div>'
     words = "You have seen who is recognised: win rates leave these picks out." if open_eyes else ""
     return (
-        f'<div class="judging"><p><b>Your pictures</b> {len(judging.done)} of {total} judged'
+        f'<div class="judging"><p><b>Your pictures</b> {done} of {total} judged'
         f'<span class="judging-facts">{words}</span></p>'
-        f'<progress value="{len(judging.done)}" max="{total}" aria-label="progress"></progress></div>'
+        f'<progress value="{done}" max="{total}" aria-label="progress"></progress></div>'
     )
 
 

@@ -150,7 +150,7 @@ def wire(panel: LibraryPanel, studio: Studio, draft: gr.BrowserState, tab: gr.Ta
     def first_page(values: Mapping[Any, Any]) -> tuple[Any, ...]:
         return shelf_values(studio, wanted(values), ())
 
-    def refreshed(values: Mapping[Any, Any]) -> tuple[Any, ...]:
+    def refreshed(values: dict[Any, Any]) -> tuple[Any, ...]:
         return shelf_values(studio, wanted(values), tuple(values[panel.loaded])[PAGE:])
 
     def next_page(values: dict[Any, Any]) -> tuple[Any, ...]:
@@ -159,18 +159,16 @@ def wire(panel: LibraryPanel, studio: Studio, draft: gr.BrowserState, tab: gr.Ta
     def choose(loaded: tuple[str, ...], event: gr.SelectData) -> tuple[Any, ...]:
         return selected(studio, loaded[event.index] if event.index < len(loaded) else None)
 
-    def mark(values: dict[Any, Any]) -> tuple[Any, ...]:
-        chosen = values[panel.chosen]
+    def mark(chosen: str | None) -> tuple[Any, ...]:
         if chosen is not None:
             store.generations.set_favourite(chosen, not store.generations.candidate(chosen).favourite)
-        return *refreshed(values), *selected(studio, chosen)
+        return selected(studio, chosen)
 
-    def hide(values: dict[Any, Any]) -> tuple[Any, ...]:
-        chosen = values[panel.chosen]
+    def hide(chosen: str | None) -> tuple[Any, ...]:
         if chosen is not None:
             candidate = store.generations.candidate(chosen)
             (store.generations.hide if candidate.deleted_at is None else store.generations.restore)([chosen])
-        return *refreshed(values), *selected(studio, None)
+        return selected(studio, None)
 
     def ask(drafted: dict[str, Any], event: gr.SelectData) -> tuple[Any, ...]:
         people = _with_portraits(studio, _owner(studio, drafted))
@@ -210,8 +208,11 @@ def wire(panel: LibraryPanel, studio: Studio, draft: gr.BrowserState, tab: gr.Ta
         control.change(first_page, filters, shelf, trigger_mode="always_last", **private)
     panel.more.click(next_page, {*filters, panel.loaded}, shelf, **private)
     panel.gallery.select(choose, [panel.loaded], selection, **private)
-    panel.favourite.click(mark, {*filters, panel.loaded, panel.chosen}, [*shelf, *selection], **private)
-    panel.hide.click(hide, {*filters, panel.loaded, panel.chosen}, [*shelf, *selection], **private)
+    for act, button in ((mark, panel.favourite), (hide, panel.hide)):
+        # In two steps, so that the shelf follows the filters as they are by then.
+        button.click(act, [panel.chosen], selection, **private).then(
+            refreshed, {*filters, panel.loaded}, shelf, **private
+        )
     panel.people.select(ask, [draft], [panel.doomed, panel.preview, panel.confirm_row], **private)
     panel.keep.click(
         lambda: (None, "", gr.update(visible=False)),

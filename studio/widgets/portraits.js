@@ -84,7 +84,14 @@ function choice(portrait) {
 
 function draw() {
   const portraits = props.value || [];
+  const active = list.contains(document.activeElement) ? document.activeElement : null;
+  const [id, field, typed] = active ? [active.closest("li").dataset.id, active.ariaLabel, active.value] : [];
   list.replaceChildren(...portraits.map((portrait, index) => row(portrait, index, portraits.length)));
+  if (!active) return;
+  // An answer must not take a field away from somebody who types.
+  const again = [...list.querySelectorAll(`li[data-id="${id}"] :is(input, button)`)].find((one) => one.ariaLabel === field);
+  if (again && typed !== undefined) again.value = typed;
+  again?.focus();
 }
 
 list.addEventListener("dragstart", (event) => {

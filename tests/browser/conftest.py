@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -32,47 +33,71 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 """A busy machine is not a broken page."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Server:
+    """app.py in a process of its own, which a test may kill and start again on the same data and port.
+
+    store: the same data folder, opened by the test as the training worker's would be.
+    """
+
     url: str
     store: Store
-    """The same data folder, opened by the test."""
+    command: list[str]
+    log: Path
+    process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(self.log.with_name("served"))}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        _wait(lambda: _answers(self.url) or self.process.poll() is not None, 300)
+        if self.process.poll() is not None:
+            pytest.fail(f"app.py ended:\n{self.log.read_text()[-3000:]}")
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        self.process.kill()
+        self.process.wait(20)
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory) -> Iterator[Server]:
-    """app.py on a free port; its store is open here as well, as the training worker's would be."""
-    folder = tmp_path_factory.mktemp("app")
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator[Server]:
+    """A studio with tiny random models and a data folder of its own."""
     bundle, pack, data = write_tiny_bundle(folder / "bundle"), face_pack(folder / "pack"), folder / "data"
     store = Store.open(data)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = (folder / "log").open("w+")
-    options = {"--data": data, "--bundle": bundle, "--face-pack": pack, "--port": str(port), "--device": "cpu"}
-    process = subprocess.Popen(
-        [sys.executable, "app.py", "--no-worker", *(part for option in options.items() for part in option)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(folder / "served")},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    url = f"http://127.0.0.1:{port}"
+    places = {"--data": data, "--bundle": bundle, "--face-pack": pack, "--port": port, "--device": "cpu"}
+    command = [sys.executable, "app.py", "--no-worker", *options]
+    command += [str(part) for place in places.items() for part in place]
+    server = Server(f"http://127.0.0.1:{port}", store, command, folder / "log")
     try:
-        _wait(lambda: _answers(url) or process.poll() is not None, 180)
-        if process.poll() is not None:
-            log.seek(0)
-            pytest.fail(f"app.py ended:\n{log.read()[-3000:]}")
-        yield Server(url, store)
+        server.start()
+        yield server
     finally:
-        process.terminate()
-        process.wait(20)
+        server.process.terminate()
+        server.process.wait(30)
         store.close()
-        log.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("app")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def locked_server(tmp_path_factory) -> Iterator[Server]:
+    """The same behind a login."""
+    with running(tmp_path_factory.mktemp("locked"), "--auth", "ada:lovelace,grace:hopper") as server:
+        yield server
 
 
 def face_pack(folder: Path) -> Path:
@@ -112,22 +137,33 @@ def chromium():
 
 
 @pytest.fixture
-def visit(server, chromium) -> Iterator[Callable]:
-    """Open the page as a new visitor; fails the test when a script of the page raised an error."""
+def open_page(chromium) -> Iterator[Callable]:
+    """Open an address as a new visitor; fails the test when a script of the page raised an error."""
     contexts, errors = [], []
 
-    def open_page(width: int = 1440, height: int = 900):
+    def open_page(url: str, width: int = 1440, height: int = 900):
         context = chromium.new_context(viewport={"width": width, "height": height})
         context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("dialog", lambda dialog: errors.append(f"dialog: {dialog.message}"))
-        page.goto(server.url)
-        page.get_by_role("tab", name="Create").wait_for()
+        page.goto(url)
         return page
 
     yield open_page
     for context in contexts:
         context.close()
     assert errors == []
+
+
+@pytest.fixture
+def visit(server, open_page) -> Callable:
+    """Open the studio as a new visitor."""
+
+    def visit(width: int = 1440, height: int = 900):
+        page = open_page(server.url, width, height)
+        page.get_by_role("tab", name="Create").wait_for()
+        return page
+
+    return visit
