@@ -24,7 +24,7 @@ def distances(steps: Sequence[RoundStep]) -> go.Figure | None:
     """d_w and d_l: how much worse the policy is than its reference at chosen and at rejected pictures."""
     figure = _figure(
         steps,
-        "Error against the reference policy",
+        "Error beside the reference policy",
         "below 0: better",
         {"d_w": ("chosen", ACCENT), "d_l": ("rejected", SECOND)},
     )
@@ -39,7 +39,7 @@ def shares(steps: Sequence[RoundStep]) -> go.Figure | None:
         steps,
         "Pairs told apart",
         "share of pairs",
-        {"implicit_accuracy": ("right way round", ACCENT), "rejected_only_share": ("by spoiling only", SECOND)},
+        {"implicit_accuracy": ("won", ACCENT), "rejected_only_share": ("by spoiling only", SECOND)},
     )
     if figure is not None:
         figure.add_hline(y=0.5, line_dash="dot", line_color=GREY, line_width=1)
@@ -83,7 +83,12 @@ def _figure(steps: Sequence[RoundStep], title: str, y: str, wanted: dict[str, tu
         )
     if not figure.data:
         return None
-    return styled(figure, title, "step", y).update_layout(height=260)
+    figure = styled(figure, title, "step", y).update_yaxes(exponentformat="power")
+    if len(wanted) == 1:
+        return figure.update_layout(height=260)
+    # Below the title, which a phone has no room beside.
+    legend = {"x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"}
+    return figure.update_layout(height=280, margin={"t": 64}, legend=legend)
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:

@@ -93,13 +93,17 @@ def activations_html(history: History, people: Mapping[str, str]) -> str:
     return f'<table class="plain"><thead>{head}</thead><tbody>{rows}</tbody></table>'
 
 
+def duels_of(history: History, adapter_id: str | None) -> list[tuple[str, Share]]:
+    """(name of the other, how often this one was preferred blind) for each adapter it met, most pairs first."""
+    met = [(other, share) for (one, other), share in history.duels.items() if one == adapter_id and share.total]
+    return [(history.name(other), share) for other, share in sorted(met, key=lambda duel: -duel[1].total)]
+
+
 def duel_words(history: History, adapter_id: str | None) -> list[str]:
-    """How the adapter did in blind comparisons, against each other one that it met."""
+    """How the adapter did in blind comparisons, a sentence for each one that it met."""
     return [
-        f"preferred {share.value:.0%} ({share.low:.0%} to {share.high:.0%}) of {share.total} blind against "
-        f"{history.name(other)}"
-        for (one, other), share in sorted(history.duels.items(), key=lambda duel: -duel[1].total)
-        if one == adapter_id and share.total
+        f"preferred {share.value:.0%} ({share.low:.0%} to {share.high:.0%}) of {share.total} blind against {name}"
+        for name, share in duels_of(history, adapter_id)
     ]
 
 
@@ -131,16 +135,20 @@ def _entry(history: History, row: Round | None, adapter: Adapter | None, shown: 
     if adapter is not None:
         lines += [lineage_words(history, adapter), *filter(None, [likeness_words(adapter.evaluation)])]
         lines += duel_words(history, adapter.id) or ["not yet compared blind"]
-    notes = [adapter.note if adapter else "", row.message if row is not None and row.state not in LIVE else ""]
-    lines += [note for note in notes if note]
+    if adapter is not None and adapter.note:
+        lines.append(adapter.note)
+    if adapter is None and row.state not in LIVE and row.message:
+        lines.append(row.message)
     if adapter is not None and adapter.data_deleted_at:
         lines.append(f"Trained on pictures of a person who was deleted {moment_words(adapter.data_deleted_at)}.")
     in_use = adapter is not None and adapter.id == history.active
     buttons = []
     if row is not None:
         buttons.append(_button("show", row.id, "Show", pressed=row.id == shown))
-    if adapter is not None and adapter.state is not AdapterState.BROKEN and may_act and not in_use:
-        buttons += [_button("compare", adapter.id, "Compare blind"), _button("use", adapter.id, "Use this")]
+    if adapter is not None and adapter.state is not AdapterState.BROKEN and may_act:
+        buttons.append(_button("compare", adapter.id, "Compare blind"))
+        if not in_use:
+            buttons.append(_button("use", adapter.id, "Use this"))
     return _item(title, badges, lines, buttons, in_use=in_use)
 
 

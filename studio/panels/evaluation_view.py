@@ -48,11 +48,12 @@ def likeness_words(evaluation: Mapping[str, Any] | None) -> str:
 
 def _row(row: Mapping[str, Any], widest: float) -> str:
     kind = "better" if row["better"] else "worse" if row["worse"] else "unclear"
+    words = "no change" if row["low"] == row["high"] == 0 else kind
     interval = "too few cases" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"
     return (
         f'<tr class="{kind}"><th scope="row">{escape(row["label"])}</th>'
         f'<td data-label="before">{row["before"]:.3f}</td><td data-label="after">{row["after"]:.3f}</td>'
-        f'<td data-label="change"><b>{row["difference"]:+.3f}</b> <span>{kind}</span></td>'
+        f'<td data-label="change"><b>{row["difference"]:+.3f}</b> <span>{words}</span></td>'
         f'<td data-label="interval">{_drawing(row, widest)}<span>{interval}</span></td>'
         f'<td data-label="cases">{row["cases"]}</td></tr>'
     )

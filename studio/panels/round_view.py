@@ -97,7 +97,9 @@ def log_tail(folder: Path, log_path: str | None) -> str:
 
 
 def log_html(text: str) -> str:
-    return f'<pre class="log">{escape(text)}</pre>' if text else '<p class="note">Nothing was logged yet.</p>'
+    return (
+        f'<pre class="log"><code>{escape(text)}</code></pre>' if text else '<p class="note">Nothing was logged yet.</p>'
+    )
 
 
 def _stages(row: Round) -> str:
@@ -117,7 +119,8 @@ def _progress(row: Round) -> str:
     if not steps:
         return '<progress aria-label="progress of the round"></progress>'
     left = row.progress.get("seconds_left")
-    words = f"Step {step} of {steps}" + (f", about {duration_words(left)} left" if left is not None else "")
+    unit = "Case" if row.state is RoundState.EVALUATING else "Step"
+    words = f"{unit} {step} of {steps}" + (f", about {duration_words(left)} left" if left is not None else "")
     return (
         f'<p class="round-steps">{words}</p>'
         f'<progress value="{step}" max="{steps}" aria-label="progress of the round"></progress>'

@@ -77,7 +77,7 @@ def build(studio: Studio) -> SettingsPanel:
     gr.Markdown("### 3 · Identity timing\nWhen, while the picture forms, the portraits are looked at.")
     timing = timing_editor(elem_id="timing")
     preset = gr.Button("Preset for this task", size="sm", elem_id="timing-preset")
-    adapter = _adapter_dropdown(studio, "Adapter", "What training from picks has changed.", "adapter")
+    adapter = _adapter_dropdown(studio, "Adapter", "The model as it is, or as picks have trained it.", "adapter")
     compare_with = gr.Checkbox(
         label="Run a second setting as B", info="Same seeds, side by side; then compare blind.", elem_id="ab"
     )
@@ -92,7 +92,9 @@ def build(studio: Studio) -> SettingsPanel:
         other_adapter = _adapter_dropdown(studio, "Adapter of B", None, "adapter-b", visible=False)
     with gr.Accordion("Sampling", open=False):
         number = gr.Slider(1, limits.max_candidates, value=min(4, limits.max_candidates), step=1, label="Candidates")
-        step_count = gr.Slider(1, limits.max_steps, value=min(steps, limits.max_steps), step=1, label="Steps")
+        step_count = gr.Slider(
+            1, limits.max_steps, value=min(steps, limits.max_steps), step=1, label="Steps", elem_id="steps"
+        )
         with gr.Row():
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, elem_id="seed")
             random_seed = gr.Checkbox(True, label="New seed each time", elem_id="random-seed")

@@ -13,7 +13,8 @@ from studio.context import Studio
 from studio.draft import Draft
 from studio.judging import Judging
 from studio.panels.adapter_duel import as_side_b, duel_of, line_up
-from studio.panels.compare import ComparePanel, annotator_of, page_values
+from studio.panels.compare import ComparePanel
+from studio.panels.judging_view import annotator_of, page_values
 from studio.panels.run_settings import SettingsPanel
 from studio.panels.training_layout import TrainingPanel, build
 from studio.panels.training_values import everything, mark, preview_html

@@ -8,7 +8,6 @@ from typing import Any
 import gradio as gr
 
 from studio.context import Studio
-from studio.panels import round_view
 from studio.widgets.actions import action_html
 
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -62,16 +61,18 @@ def build(studio: Studio, secret: str) -> TrainingPanel:
     place = gr.BrowserState({}, storage_key="idglow-training", secret=secret)
     with gr.Column(elem_id="training"):
         facts = gr.HTML(elem_id="training-facts")
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=4, min_width=320, elem_id="training-side"):
+        with gr.Row(equal_height=False, elem_id="training-columns"):
+            with gr.Column(scale=5, min_width=320, elem_id="training-side"):
                 with gr.Column(elem_classes="step"):
                     gr.Markdown("### Next round")
                     next_round = gr.HTML(elem_id="next-round")
                     with gr.Row(visible=may_act):
-                        start = gr.Button("Start a round", variant="primary", elem_id="start-round")
-                        preview = gr.Button("What would it use?", elem_id="preview-round")
+                        start = gr.Button(
+                            "Start a round", variant="primary", size="md", min_width=120, elem_id="start-round"
+                        )
+                        preview = gr.Button("What would it use?", size="md", min_width=120, elem_id="preview-round")
                     previewed = gr.HTML("" if may_act else READ_ONLY, elem_id="round-preview")
-                with gr.Column(elem_classes="step"):
+                with gr.Column(elem_classes="step", elem_id="training-history"):
                     gr.Markdown("### Rounds and adapters")
                     note = gr.Textbox(
                         label="Note",
@@ -86,7 +87,7 @@ def build(studio: Studio, secret: str) -> TrainingPanel:
                     with gr.Accordion("What was in use when", open=False):
                         activations = gr.HTML(elem_id="activations")
             with gr.Column(scale=8, min_width=340, elem_id="training-round"):
-                round_ = gr.HTML(round_view.NOTHING, elem_id="round")
+                round_ = gr.HTML(elem_id="round")
                 with gr.Row(elem_id="round-buttons"):
                     pause = gr.Button("Pause", size="sm", visible=False, elem_id="pause-round")
                     resume = gr.Button("Resume", size="sm", variant="primary", visible=False, elem_id="resume-round")
@@ -102,7 +103,7 @@ def build(studio: Studio, secret: str) -> TrainingPanel:
                 with gr.Accordion("Pairs", open=False, visible=False, elem_id="pairs-box") as pairs_box:
                     pairs = gr.HTML(elem_id="pairs")
                 with gr.Accordion("Log", open=False, visible=False, elem_id="log-box") as log_box:
-                    log = gr.HTML(elem_id="log", autoscroll=True)
+                    log = gr.HTML(elem_id="log")
         refresh = gr.Button("Look again", size="sm", elem_id="training-refresh")
     return TrainingPanel(
         place, gr.State(""), gr.Timer(SECONDS_BETWEEN_LOOKS, active=False), facts, next_round, start, preview,

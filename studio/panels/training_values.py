@@ -15,7 +15,7 @@ from studio.context import Studio
 from studio.model_host import ModelsNotReady
 from studio.panels import round_view
 from studio.panels.adapter_duel import before_and_after
-from studio.panels.adapter_history import History, activations_html, duel_words, history_html
+from studio.panels.adapter_history import History, activations_html, duels_of, history_html
 from studio.panels.evaluation_view import evaluation_html
 from studio.panels.training_layout import TrainingPanel
 from studio.round_control import pairs_for_a_round, shown_round
@@ -136,13 +136,20 @@ def preview_html(studio: Studio) -> str:
 def facts_html(studio: Studio, history: History, bundle: str) -> str:
     """The adapter in use, its blind win rate, picks that wait, rounds so far."""
     active = history.active
-    duels = duel_words(history, active)
+    duels = duels_of(history, active)
+    won, met = ("not yet", "compared blind with another adapter")
+    if duels:
+        name, share = duels[0]
+        won, met = (
+            f"{share.value:.0%} of {share.total}",
+            f"preferred blind to {name} ({share.low:.0%} to {share.high:.0%})",
+        )
     promoted = sum(row.state is RoundState.PROMOTED for row in history.rounds)
     facts = (
         (history.name(active), f"in use on {bundle}"),
         (f"{studio.store.rounds.new_picks(bundle):,}", "picks no round has looked at"),
         (str(len(history.rounds)), f"rounds, {promoted} promoted by rule"),
-        (duels[0] if duels else "not yet", "blind comparisons of what is in use"),
+        (won, met),
     )
     listed = "".join(
         f'<div class="fact"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in facts
@@ -155,7 +162,7 @@ def next_html(studio: Studio, bundle: str, going: Sequence[Round]) -> str:
     waiting, needed = studio.store.rounds.new_picks(bundle), studio.settings.picks_per_round
     picks = f"{waiting:,} new {'pick' if waiting == 1 else 'picks'}"
     if not studio.settings.worker:
-        rule = "This studio trains nothing itself; a round waits until python -m trainers.worker runs."
+        rule = "This studio trains nothing itself; a round waits until <code>python -m trainers.worker</code> runs."
     elif not needed:
         rule = "Rounds start on request only."
     else:
