@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from PIL import Image
 
+from core.face_encoder import ARCFACE_TEMPLATE
 from core.faces import Face, FaceAnalyzer
 
 CROP_SCALE = 2.0
@@ -15,6 +17,11 @@ CROP_SCALE = 2.0
 CROP_RISE = 0.1
 """The square's centre lies above the box's by this many box heights: a detector's box ends at the forehead.
 """
+
+FACE_SCALE = 0.705 / 128
+"""Pixels of a reference for a pixel of ArcFace's template, in sides of the reference: the head fills seven tenths."""
+FACE_MIDDLE = (0.5, 0.555)
+"""Where the middle of the five landmarks comes to lie in a reference, x and y in its sides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +39,7 @@ class Person:
 
 
 def crop_face(picture: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
-    """The square around a face, resized to (side, side, 3) uint8; training and generation cut the same way.
+    """The square around a face, resized to (side, side, 3) uint8; what a person is shown.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
@@ -51,6 +58,47 @@ def crop_face(picture: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
         (side, side), Image.Resampling.LANCZOS, box=(x, y, x + square, y + square)
     )
     return np.asarray(resized)
+
+
+def reference_landmarks(side: int) -> np.ndarray:
+    """(5, 2) float64 x, y in pixels: where the landmarks of an aligned reference of `side` pixels lie."""
+    template = np.array(ARCFACE_TEMPLATE)
+    return (template - template.mean(0)) * (FACE_SCALE * side) + np.array(FACE_MIDDLE) * side
+
+
+def align_face(picture: np.ndarray, landmarks: np.ndarray, side: int) -> np.ndarray:
+    """The head upright and in its place, (side, side, 3) uint8: eyes, nose and mouth of every reference lie alike.
+
+    A small model carries a face over token by token, so where the parts of a face lie must not depend on the portrait.
+    The warp is the least-squares similarity from the landmarks to `reference_landmarks`; what lies outside of the
+    picture is its mirror image.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        landmarks: (5, 2) x, y in pixels as in `core.faces.Face`.
+        side: in pixels.
+
+    Raises:
+        ValueError: the landmarks lie in one point or are not finite.
+    """
+    source, target = np.asarray(landmarks, np.float64), reference_landmarks(side)
+    middle = source.mean(0)
+    # As complex numbers a similarity is one factor; least squares gives it in closed form.
+    points, wanted = (source - middle) @ (1, 1j), (target - target.mean(0)) @ (1, 1j)
+    spread = float((np.abs(points) ** 2).sum())
+    if not spread > 1e-6:
+        raise ValueError(f"The landmarks {source.tolist()} lie in one point, so the face has no size.")
+    factor = (points.conj() * wanted).sum() / spread
+    # A warp reads four pixels for each it writes; a large picture is made smaller first, or it would flicker.
+    shrunk = max(1, int(1 / max(abs(factor), 1e-6)))
+    if shrunk > 1:
+        picture = np.asarray(Image.fromarray(picture).reduce(shrunk))
+        factor, middle = factor * shrunk, (middle + 0.5) / shrunk - 0.5
+    rotation = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
+    matrix = np.column_stack([rotation, target.mean(0) - rotation @ middle])
+    return cv2.warpAffine(
+        np.ascontiguousarray(picture), matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
 
 
 def largest_face(faces: list[Face]) -> Face | None:
@@ -90,7 +138,7 @@ def prepare_person(
     note = None
     if len(faces) > 1 and box is None:
         note = f"Portrait {number} shows {len(faces)} faces; the largest one is used."
-    return Person(crop_face(portrait, face.box, side), face.embedding, note)
+    return Person(align_face(portrait, face.landmarks, side), face.embedding, note)
 
 
 def _middle(portrait: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from huggingface_hub.utils import tqdm
 from core.adapters import Adapters
 from core.backbones.processors import load_processor
 from core.backbones.protocol import Backbone
-from core.backbones.qwen_image_21 import QwenImage21Backbone
+from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_product
 from core.backbones.qwen_image_edit_plus import QwenImageEditPlusBackbone
 from core.faces import FaceAnalyzer, default_pack
 from core.recently_used import RecentlyUsed
@@ -289,6 +289,7 @@ def load_bundle(
 
 def _backbone(card: BundleCard, pipeline: Any) -> Backbone:
     if card.family == "qwen-image-2.1":
+        embed_patches_as_product(pipeline.text_encoder)
         return QwenImage21Backbone(
             pipeline,
             reference_side=card.reference_side,

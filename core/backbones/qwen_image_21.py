@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import QwenImage21Pipeline, QwenImage21Transformer2DModel
 from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import _unpatchify
 from diffusers.models.transformers.transformer_qwenimage21 import (
@@ -27,6 +28,8 @@ from diffusers.models.transformers.transformer_qwenimage21 import (
 )
 from PIL import Image
 from torch import Tensor
+from transformers import Qwen3VLForConditionalGeneration
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionPatchEmbed
 
 from core.backbones.protocol import Conditioning, Limits, repeat_rows
 from core.backbones.qwen_family import (
@@ -259,6 +262,22 @@ class QwenImage21Backbone:
         if vae.config.patch_size is not None:
             frames = _unpatchify(frames, vae.config.patch_size)
         return (frames[:, :3, 0].float() + 1) / 2
+
+
+class PatchEmbedAsProduct(Qwen3VLVisionPatchEmbed):
+    """The first layer of the vision tower as the matrix product it is: its kernel is as large as its stride.
+
+    As a three-dimensional convolution over single patches it takes most of the time of a small model on a CPU.
+    """
+
+    def forward(self, patches: Tensor) -> Tensor:
+        weight = self.proj.weight
+        return F.linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
+
+
+def embed_patches_as_product(vlm: Qwen3VLForConditionalGeneration) -> None:
+    """Give `vlm` the class above for its first layer; the weights stay where they are."""
+    vlm.model.visual.patch_embed.__class__ = PatchEmbedAsProduct
 
 
 def text_first_template(system_prompt: str) -> str:

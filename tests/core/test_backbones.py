@@ -7,9 +7,12 @@ import pytest
 import torch
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from PIL import Image
+from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionPatchEmbed
 
 from core.backbones.bundles import Bundle, load_bundle
 from core.backbones.protocol import Conditioning
+from core.backbones.qwen_image_21 import PatchEmbedAsProduct
 from core.sampler import initial_noise, sample
 from tests.tiny_bundles import write_tiny_bundle
 
@@ -252,3 +255,12 @@ def test_rows_that_cannot_be_stacked_are_refused(bundle):
     x_t, sigma = targets(bundle, 3)
     with pytest.raises(ValueError, match="3 targets cannot share 2 prefixes"):
         backbone.velocity(backbone.prefill(backbone.stack([one, one])), x_t, sigma)
+
+
+def test_patches_embedded_as_a_product_equal_the_stock_convolution():
+    config = Qwen3VLVisionConfig(hidden_size=24, patch_size=4, temporal_patch_size=2, num_heads=2, depth=1)
+    stock = Qwen3VLVisionPatchEmbed(config)
+    patches = torch.randn(5, 3 * 2 * 4 * 4)
+    expected = stock(patches)
+    stock.__class__ = PatchEmbedAsProduct
+    assert torch.allclose(stock(patches), expected, atol=1e-6)

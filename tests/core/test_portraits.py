@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.faces import FaceAnalyzer
-from core.portraits import CROP_RISE, CROP_SCALE, crop_face, prepare_person
+from core.portraits import CROP_RISE, CROP_SCALE, align_face, crop_face, prepare_person, reference_landmarks
 from tests.core.face_models import write_pack
 
 
@@ -73,3 +73,39 @@ def test_without_a_face_pack_the_middle_is_used_and_said():
     assert "no face pack" in person.note
     assert corners(person.crop)[0] == 0
     assert corners(person.crop)[2] == 60
+
+
+@pytest.mark.parametrize(("angle", "scale"), [(0.0, 1.0), (0.4, 1.0), (-0.3, 2.5), (0.2, 7.0), (0.0, 0.6)])
+def test_the_parts_of_an_aligned_face_lie_where_every_reference_has_them(angle, scale):
+    side = 64
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    landmarks = (reference_landmarks(side) - side / 2) @ turn.T * scale + np.array([310.0, 260.0])
+    crop = align_face(blobs(landmarks, 600, 620, radius=max(3, 3 * scale)), landmarks, side)
+    for index, (x, y) in enumerate(reference_landmarks(side)):
+        channel = crop[..., index % 3].astype(float) * (crop[..., (index + 1) % 3] < 60)
+        rows, columns = np.mgrid[:side, :side]
+        near = channel * (np.hypot(columns - x, rows - y) < 5)
+        assert (near * columns).sum() / near.sum() == pytest.approx(x, abs=0.6)
+        assert (near * rows).sum() / near.sum() == pytest.approx(y, abs=0.6)
+
+
+def blobs(landmarks: np.ndarray, height: int, width: int, *, radius: float) -> np.ndarray:
+    """A black picture with a disc at each landmark, red, green and blue in turn."""
+    rows, columns = np.mgrid[:height, :width]
+    picture = np.zeros((height, width, 3), np.uint8)
+    for index, (x, y) in enumerate(landmarks):
+        picture[np.hypot(columns - x, rows - y) < radius, index % 3] = 255
+    return picture
+
+
+def test_beyond_the_edge_of_a_portrait_its_mirror_image_is_seen():
+    landmarks = reference_landmarks(64) - np.array([20.0, 0.0])
+    crop = align_face(coordinates(64, 60), landmarks, 64)
+    assert np.array_equal(crop[:, 20, 0], np.zeros(64))
+    assert np.allclose(crop[:, 10, 0], 10, atol=1)
+    assert np.allclose(crop[:, 30, 0], 10, atol=1)
+
+
+def test_landmarks_in_one_point_are_an_error():
+    with pytest.raises(ValueError, match="in one point"):
+        align_face(coordinates(64, 64), np.full((5, 2), 30.0), 64)

@@ -20,7 +20,7 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from core.backbones.bundles import MINI, load_bundle, write_card
 from core.backbones.processors import PictureQwen3VLProcessor
-from core.backbones.qwen_image_21 import QwenImage21Backbone
+from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_product
 from trainers.mini.geometry import HEIGHT, MAX_REFERENCES, REFERENCE_SIDE, WIDTH
 
 STEPS = 20
@@ -67,10 +67,9 @@ def assemble(vae: Path, vlm: Path, transformer: Path, out: Path, *, steps: int =
 
 
 def load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PictureQwen3VLProcessor]:
-    return (
-        Qwen3VLForConditionalGeneration.from_pretrained(folder / "text_encoder"),
-        PictureQwen3VLProcessor.from_pretrained(folder / "processor"),
-    )
+    vlm = Qwen3VLForConditionalGeneration.from_pretrained(folder / "text_encoder")
+    embed_patches_as_product(vlm)
+    return vlm, PictureQwen3VLProcessor.from_pretrained(folder / "processor")
 
 
 def build_pipeline(

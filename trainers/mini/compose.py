@@ -17,27 +17,26 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
 from pydantic import TypeAdapter
 from tqdm import tqdm
 
-from core.portraits import CROP_RISE, CROP_SCALE, crop_face
+from core.portraits import FACE_MIDDLE, align_face, reference_landmarks
 from trainers.mini.data import Box, Example, Shard
-from trainers.mini.geometry import HEIGHT, REFERENCE_SIDE, WIDTH
+from trainers.mini.geometry import CENTRES, HEIGHT, LOWERED, REFERENCE_SIDE, WIDTH
 from trainers.people.captions import facts_of, rich_caption, user_words
 from trainers.people.places import Setting, choose_setting, paint
 from trainers.people.record import POSITIONS, PersonRecord, SceneRecord
 
 HELD_OUT_PEOPLE = 100
 """People 0 to 99 are never trained on."""
-FACE = REFERENCE_SIDE / CROP_SCALE
-"""Height of a face box in references and, nearly, in pictures, in pixels."""
-CENTRES = {1: (96,), 2: (48, 144), 3: (32, 96, 160)}
-"""Where faces stand across a picture: whole latent tokens away from the middle of a reference."""
-FACE_ROW = REFERENCE_SIDE / 2 + CROP_RISE * FACE
-"""Height of the faces' centres, the same as in a reference."""
+FACE = REFERENCE_SIDE / 2
+"""Height of a face from brow to chin in references and pictures, roughly, in pixels."""
+MIDDLE_ROW = FACE_MIDDLE[1] * REFERENCE_SIDE + LOWERED
+"""Height of the faces' middles in a picture."""
 CHILDREN = 0.3
 """Share of pictures in which everybody is a child."""
 BACKGROUND_SIZE = (160, 320)
@@ -45,6 +44,7 @@ BACKGROUND_SIZE = (160, 320)
 
 
 _RECORD = TypeAdapter(PersonRecord)
+_ARRAYS = ("rgba", "boxes", "people", "lights", "wide")
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,22 @@ class Cutouts:
     """N people cut out of their background.
 
     rgba (N, H, W, 4) uint8 with straight alpha; boxes (N, 4) of the face in pixels; people (N,); lights (N,) keys of
-    `trainers.people.daylight.LIGHTS`; looks: what can be said of each.
+    `trainers.people.daylight.LIGHTS`; looks: what can be said of each; wide (N,) bool: turned too far, or of an age
+    that pictures of the mini bundle do not show.
     """
 
     rgba: np.ndarray
     boxes: np.ndarray
     people: np.ndarray
     lights: np.ndarray
+    wide: np.ndarray
     looks: tuple[PersonRecord, ...]
 
     def save(self, path: Path) -> None:
         """Whole or not at all: the json is written last and makes the shard visible."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".npz.partial").open("wb") as file:
-            np.savez(file, rgba=self.rgba, boxes=self.boxes, people=self.people, lights=self.lights)
+            np.savez(file, **{name: getattr(self, name) for name in _ARRAYS})
         os.replace(path.with_suffix(".npz.partial"), path.with_suffix(".npz"))
         path.with_suffix(".json.partial").write_text(
             json.dumps([_RECORD.dump_python(look, mode="json") for look in self.looks])
@@ -75,7 +77,7 @@ class Cutouts:
     @classmethod
     def load(cls, path: Path) -> Cutouts:
         with np.load(path.with_suffix(".npz")) as arrays:
-            values = {name: arrays[name] for name in ("rgba", "boxes", "people", "lights")}
+            values = {name: arrays[name] for name in _ARRAYS}
         rows = json.loads(path.with_suffix(".json").read_text())
         return cls(**values, looks=tuple(_RECORD.validate_python(row) for row in rows))
 
@@ -106,11 +108,10 @@ def compose_shard(cutouts: Cutouts, count: int, rng: np.random.Generator, *, sam
     `same` is the share of pictures in which everybody looks exactly as in the portrait: the smallest change, which a
     curriculum begins with.
     """
-    rows = np.arange(len(cutouts.people))
+    rows = np.flatnonzero(~cutouts.wide)
     backgrounds = Backgrounds(np.unique(cutouts.lights[rows]).tolist(), rng)
     portraits = np.stack([portrait(cutouts, row, backgrounds, rng) for row in rows])
-    side = portraits.shape[1]
-    box = (side / 2 - 0.4 * FACE, FACE_ROW - FACE / 2, side / 2 + 0.4 * FACE, FACE_ROW + FACE / 2)
+    box = face_box(np.array(FACE_MIDDLE) * REFERENCE_SIDE)
     index_of = {int(row): index for index, row in enumerate(rows)}
     pictures, examples = [], []
     while len(examples) < count:
@@ -127,14 +128,27 @@ def compose_shard(cutouts: Cutouts, count: int, rng: np.random.Generator, *, sam
     )
 
 
+def face_box(middle: np.ndarray) -> Box:
+    """Left, top, right, bottom of a face whose landmarks have their middle (x, y) there."""
+    x, y = (float(v) for v in middle)
+    return (x - 0.4 * FACE, y - 0.62 * FACE, x + 0.4 * FACE, y + 0.5 * FACE)
+
+
+def landmarks_of(cutouts: Cutouts, row: int) -> np.ndarray:
+    """(5, 2) x, y in pixels, counted from the middle of the first pixel (the renderer counts from its edge)."""
+    return np.array(cutouts.looks[row].landmarks) - 0.5
+
+
 def portrait(cutouts: Cutouts, row: int, backgrounds: Backgrounds, rng: np.random.Generator) -> np.ndarray:
-    """(side, side, 3) uint8: the cut-out before a painted place, cut as the application cuts portraits."""
-    rgba, box = cutouts.rgba[row], cutouts.boxes[row]
+    """(side, side, 3) uint8: the cut-out before a painted place, aligned as the application aligns portraits."""
+    rgba = cutouts.rgba[row]
     height, width = rgba.shape[:2]
-    margin = int(np.ceil(max(box[2] - box[0], box[3] - box[1])))
+    margin = height // 2
     canvas = backgrounds.draw(str(cutouts.lights[row]), height + margin, width + 2 * margin, rng)[0]
     paste(canvas, rgba, margin, margin)
-    return crop_face(canvas, box + margin, REFERENCE_SIDE)
+    # as inexact as a detector's landmarks
+    landmarks = landmarks_of(cutouts, row) + margin + rng.normal(0, 0.6, (5, 2))
+    return align_face(canvas, landmarks, REFERENCE_SIDE)
 
 
 class Backgrounds:
@@ -213,12 +227,12 @@ def _group(
 
     picture, setting = backgrounds.draw(light, HEIGHT, WIDTH, rng)
     boxes: list[Box] = [(0.0, 0.0, 0.0, 0.0)] * count
-    order = rng.permutation(count)
-    for person in order:
-        size = FACE * (1 if same else rng.uniform(0.96, 1.04))
-        jitter = np.zeros(2) if same else rng.normal(0, 1.5, 2)
-        centre = (CENTRES[count][person] + jitter[0], FACE_ROW + jitter[1])
-        boxes[person] = place(picture, cutouts.rgba[shown[person]], cutouts.boxes[shown[person]], size, centre)
+    for person in rng.permutation(count):
+        jitter = np.zeros(2) if same else rng.normal(0, 1.0, 2)
+        middle = np.array((CENTRES[count][person], MIDDLE_ROW)) + jitter
+        row = shown[person]
+        place(picture, cutouts.rgba[row], landmarks_of(cutouts, row), middle)
+        boxes[person] = face_box(middle)
     record = SceneRecord(
         seed=int(rng.integers(1 << 30)),
         kind="group",
@@ -245,20 +259,16 @@ def _group(
     )
 
 
-def place(picture: np.ndarray, rgba: np.ndarray, box: np.ndarray, face: float, centre: tuple[float, float]) -> Box:
-    """Lay a cut-out into `picture` so that its face box is `face` px high and centred at `centre`; returns the box."""
-    scale = face / (box[3] - box[1])
-    size = (max(1, round(rgba.shape[1] * scale)), max(1, round(rgba.shape[0] * scale)))
+def place(picture: np.ndarray, rgba: np.ndarray, landmarks: np.ndarray, middle: np.ndarray) -> None:
+    """Lay a cut-out into `picture`: its face as large as in a reference, the middle of its landmarks at `middle`."""
+    wanted = reference_landmarks(REFERENCE_SIDE)
+    scale = float(np.sqrt((wanted - wanted.mean(0)).var() / (landmarks - landmarks.mean(0)).var()))
     # premultiplied, so that what lies behind a soft edge does not bleed in
-    alpha = rgba[..., 3:].astype(np.float32) / 255
-    premultiplied = Image.fromarray(np.dstack([rgba[..., :3] * alpha, rgba[..., 3]]).round().astype(np.uint8))
-    small = np.asarray(premultiplied.resize(size, Image.Resampling.LANCZOS)).astype(np.float32)
-    straight = np.clip(small[..., :3] * 255 / np.maximum(small[..., 3:], 1), 0, 255)
-    middle = (box[:2] + box[2:]) / 2 * scale
-    x, y = round(centre[0] - middle[0]), round(centre[1] - middle[1])
-    paste(picture, np.dstack([straight, small[..., 3]]).round().astype(np.uint8), x, y)
-    left, top, right, bottom = (box * scale).tolist()
-    return (x + left, y + top, x + right, y + bottom)
+    premultiplied = rgba.astype(np.float32)
+    premultiplied[..., :3] *= premultiplied[..., 3:] / 255
+    matrix = np.column_stack([scale * np.eye(2), middle - scale * landmarks.mean(0)])
+    laid = cv2.warpAffine(premultiplied, matrix, picture.shape[1::-1], flags=cv2.INTER_LINEAR)
+    picture[:] = (laid[..., :3] + picture * (1 - laid[..., 3:] / 255)).round().clip(0, 255).astype(np.uint8)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,12 @@
 
 PATCH = 16
 """Side of a latent token and of a patch of the VLM; a slot of the VLM is 2 x 2 of them. Fixed by the classes."""
-REFERENCE_SIDE = 96
-"""Side of a reference, a square around the face."""
-HEIGHT, WIDTH = 128, 192
+REFERENCE_SIDE = 128
+"""Side of a reference, a square around the head."""
+HEIGHT, WIDTH = 160, 256
 """Of a picture."""
 MAX_REFERENCES = 3
+CENTRES = {1: (128,), 2: (80, 176), 3: (48, 128, 208)}
+"""Where the middles of faces lie across a picture: whole latent tokens away from where they lie in a reference."""
+LOWERED = 16
+"""Faces lie this much lower in a picture than in a reference: one latent token."""

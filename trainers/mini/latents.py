@@ -22,6 +22,7 @@ from trainers.mini.data import Example, Shard, face_mask, to_tensor
 from trainers.mini.geometry import PATCH
 
 ENCODE_BATCH = 64
+TEXT_STRIDE = 64
 
 
 @dataclass(frozen=True)
@@ -94,21 +95,22 @@ def text_of(conditioning: Conditioning) -> Text:
     return Text(conditioning.embeddings[0].cpu(), conditioning.picture_slots.cpu())
 
 
-def stack_texts(texts: Sequence[Text], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Texts with the same pictures as one batch: embeddings (B, S, D), picture_slots (S,), valid (B, S) or None.
+def stack_texts(texts: Sequence[Text], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """Texts with the same pictures as one batch: embeddings (B, S, D), picture_slots (S,), valid (B, S).
 
-    Shorter prompts are padded in front of the first picture, as `Conditioning.stack` does for a text-first model.
+    Shorter prompts are padded in front of the first picture, as `Conditioning.stack` does for a text-first model; up
+    to a multiple of TEXT_STRIDE tokens, so that a compiled transformer meets few lengths.
     """
-    longest = max(texts, key=lambda text: len(text.picture_slots))
-    length, first = len(longest.picture_slots), int(longest.picture_slots.int().argmax())
+    firsts = [int(text.picture_slots.int().argmax()) for text in texts]
+    first = -(-max(firsts) // TEXT_STRIDE) * TEXT_STRIDE
+    tail = texts[0].picture_slots[firsts[0] :]
+    length = first + len(tail)
     rows, valid = [], torch.ones(len(texts), length, dtype=torch.bool)
-    for row, text in enumerate(texts):
-        missing = length - len(text.picture_slots)
-        at = first - missing
-        rows.append(torch.cat([F.pad(text.embeddings[:at], (0, 0, 0, missing)), text.embeddings[at:]]))
-        valid[row, at : at + missing] = False
-    embeddings = torch.stack(rows).to(dtype)
-    return embeddings, longest.picture_slots, None if bool(valid.all()) else valid
+    for row, (text, at) in enumerate(zip(texts, firsts, strict=True)):
+        rows.append(torch.cat([F.pad(text.embeddings[:at], (0, 0, 0, first - at)), text.embeddings[at:]]))
+        valid[row, at:first] = False
+    slots = torch.cat([torch.zeros(first, dtype=torch.bool), tail])
+    return torch.stack(rows).to(dtype), slots, valid
 
 
 def _cached(path: Path, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from core.backbones.processors import PictureQwen3VLProcessor
+from core.backbones.qwen_image_21 import embed_patches_as_product
 from trainers.mini.geometry import PATCH
 
 LATENT_CHANNELS = 64
@@ -179,6 +180,7 @@ def build_vlm(tokenizer: Qwen2Tokenizer, size: VlmSize) -> Qwen3VLForConditional
     vlm = Qwen3VLForConditionalGeneration(config)
     vlm.generation_config.eos_token_id = token("<|im_end|>")
     vlm.generation_config.pad_token_id = token("<|endoftext|>")
+    embed_patches_as_product(vlm)
     return vlm
 
 

@@ -1,4 +1,5 @@
-"""Renders single people and cuts them out: several pictures of everybody as an adult, and one as a child.
+"""Renders single people and cuts them out: everybody several times as an adult, once as a child, and once turned
+further or at any age, which only the face pack learns from.
 
     python -m trainers.mini.render --out DIR --people 400
 
@@ -28,12 +29,13 @@ from trainers.people.record import Face, PersonRecord, describe
 from trainers.people.renderer import Renderer
 from trainers.people.scene import Build, Scene, derived_seed, hair_height, identity_seed, plan_reference
 
-CANVAS = (156, 144)
+CANVAS = (176, 192)
 """Rows and columns of a cut-out."""
-HEAD = 66
+HEAD = 88
 """Pixels from chin to crown."""
 LIGHTS = ("overcast", "sunset", "window")
-ADULT_PICTURES, CHILD_PICTURES = 4, 1
+ADULT_PICTURES, CHILD_PICTURES, WIDE_PICTURES = 3, 1, 1
+PICTURES = ADULT_PICTURES + CHILD_PICTURES + WIDE_PICTURES
 PEOPLE_PER_SHARD = 20
 
 
@@ -62,18 +64,19 @@ def _training_first(shards: range) -> list[int]:
 
 
 def render_people(renderer: Renderer, people: range) -> Cutouts:
-    cuts = [cut_out(renderer, person, number) for person in people for number in range(ADULT_PICTURES + CHILD_PICTURES)]
+    cuts = [cut_out(renderer, person, number) for person in people for number in range(PICTURES)]
     return Cutouts(
         rgba=np.stack([cut[0] for cut in cuts]),
         boxes=np.array([cut[2].box for cut in cuts], np.float32),
-        people=np.repeat(np.array(people), ADULT_PICTURES + CHILD_PICTURES),
+        people=np.repeat(np.array(people), PICTURES),
         lights=np.array([cut[1] for cut in cuts]),
+        wide=np.tile(np.arange(PICTURES) >= PICTURES - WIDE_PICTURES, len(people)),
         looks=tuple(cut[2] for cut in cuts),
     )
 
 
 def cut_out(renderer: Renderer, person: int, number: int) -> tuple[np.ndarray, str, PersonRecord]:
-    """(rows, columns, 4) uint8, the light's key and what is seen; the last picture of everybody shows a child."""
+    """(rows, columns, 4) uint8, the light's key and what is seen; see `plan_cutout`."""
     scene, light = plan_cutout(person, number)
     actors = renderer.build(scene.people)
     grey = torch.full((*CANVAS, 3), 0.2, device=renderer.device)
@@ -89,12 +92,15 @@ def cut_out(renderer: Renderer, person: int, number: int) -> tuple[np.ndarray, s
 
 
 def plan_cutout(person: int, number: int) -> tuple[Scene, str]:
-    """The scene of one cut-out: the same adult age in all but the child's, facing the camera more or less."""
+    """The scene of one cut-out: first the adults, all of one age, then the child, both facing the camera more or less;
+    last a head turned further, of any age."""
     split = "held-out" if person < HELD_OUT_PEOPLE else "train"
     identity = identity_seed(split, person)
     own = np.random.default_rng([identity, 0xC07])
     adult, child = float(own.uniform(20, 70)), float(own.uniform(6, 11))
-    age = adult if number < ADULT_PICTURES else child
+    wide = number >= ADULT_PICTURES + CHILD_PICTURES
+    other = float(own.uniform(3, 80)) if own.random() < 0.5 else adult
+    age = other if wide else adult if number < ADULT_PICTURES else child
     seed = derived_seed(identity, number, 0xC07)
     scene = plan_reference(seed, identity, age)
     rng = np.random.default_rng([seed, 0xC08])
@@ -102,7 +108,8 @@ def plan_cutout(person: int, number: int) -> tuple[Scene, str]:
     member = scene.members[0]
     look = replace(
         member.appearance,
-        yaw=float(np.clip(rng.normal(0, 0.16), -0.35, 0.35)),
+        yaw=float(np.clip(rng.normal(0, 0.45), -0.9, 0.9) if wide else np.clip(rng.normal(0, 0.16), -0.35, 0.35)),
+        pitch=float(np.clip(rng.normal(0, 0.15), -0.35, 0.35)) if wide else member.appearance.pitch,
         turn=float(np.clip(rng.normal(0, 0.12), -0.3, 0.3)),
         roll=float(np.clip(rng.normal(0, 0.05), -0.12, 0.12)),
         expression=str(rng.choice(["neutral", "smile", "grin", "serious"], p=[0.35, 0.4, 0.15, 0.1])),

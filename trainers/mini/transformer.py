@@ -28,11 +28,11 @@ from core.backbones.qwen_image_21 import QwenImage21Backbone
 from core.flow import add_noise, clean_estimate, euler_step, shift_sigmas, velocity_target
 from core.sampler import initial_noise
 from trainers.mini.assemble import build_backbone, build_pipeline, load_vlm
-from trainers.mini.checkpoint import MovingAverage, Run, learning_rate_factor, step_generator
-from trainers.mini.compose import CENTRES
+from trainers.mini.attention import speed_up_training
+from trainers.mini.checkpoint import MovingAverage, Run, fast_precision, learning_rate_factor, step_generator
 from trainers.mini.config import load_config
 from trainers.mini.data import save_grid, shard_paths
-from trainers.mini.geometry import HEIGHT, MAX_REFERENCES, PATCH, REFERENCE_SIDE, WIDTH
+from trainers.mini.geometry import CENTRES, HEIGHT, LOWERED, MAX_REFERENCES, PATCH, REFERENCE_SIDE, WIDTH
 from trainers.mini.latents import LatentSet, Text, load_latents, stack_texts, text_of
 from trainers.mini.models import Offset, TransformerSize, VlmSize, build_transformer, build_vlm, look_at_references
 
@@ -85,6 +85,8 @@ class TransformerConfig:
     """Share of noise levels at which the target sees no references."""
     look_at_references: bool = True
     """Start some heads looking at the references, see `models.look_at_references`."""
+    compiled: bool = False
+    """On a CPU: compile the blocks, which takes a minute and a C++ compiler, and pays in a long run."""
     checkpoint_minutes: float = 3.0
     evaluate_every: int = 200
     evaluated: int = 16
@@ -135,8 +137,12 @@ def train(config: TransformerConfig, *, pictures: Path, vae: Path, vlm: Path, ou
     model = build_transformer(config.size, text_encoder.config.text_config.hidden_size).to(device)
     if config.look_at_references:
         look_at_references(model, counterparts(processor))
+    if device.type == "cpu":
+        speed_up_training(model, compiled=config.compiled)
     average = MovingAverage(model, config.average_decay)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, config), betas=(0.9, 0.97), weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(model, config), betas=(0.9, 0.97), weight_decay=config.weight_decay, fused=True
+    )
     start, shards = 0, None
     if (state := run.load(device)) is not None:
         model.load_state_dict(state["model"])
@@ -169,7 +175,7 @@ def train(config: TransformerConfig, *, pictures: Path, vae: Path, vlm: Path, ou
 
         kind = stage.mix[int(torch.randint(len(stage.mix), (1,), generator=generator))]
         batch = feeder.draw(kind, stage.batch, generator).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with fast_precision(device):
             loss = flow_loss(backbone, batch, stage.levels, config, generator)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
@@ -242,9 +248,10 @@ def counterparts(processor: PictureQwen3VLProcessor) -> list[Offset]:
         for text in ("<|vision_end|><|im_end|>\n<|im_start|>assistant\n", "<|vision_end|> <image2><|vision_start|>")
     )
     frames = [side + tail + number * (side + between) for number in range(MAX_REFERENCES)]
-    down = (HEIGHT - REFERENCE_SIDE) // 2 // PATCH
+    # rows and columns of the rotary embedding count from the middle of a picture
+    lower = (LOWERED - (HEIGHT - REFERENCE_SIDE) // 2) // PATCH
     return [
-        Offset(frames[count - 1 - person], -down, round((centre - WIDTH / 2) / PATCH))
+        Offset(frames[count - 1 - person], lower, round((centre - WIDTH / 2) / PATCH))
         for count in (2, 3, 1)
         for person, centre in enumerate(CENTRES[count])
     ]
@@ -375,8 +382,7 @@ def flow_loss(
 
     prefix = backbone.prefill(batch.conditioning)
     x_t = add_noise(x0, noise, sigma)
-    all_see = bool(sees_references.all())
-    v_pred = backbone.velocity(prefix, x_t, sigma, reference_weight=1.0 if all_see else sees_references)
+    v_pred = backbone.velocity(prefix, x_t, sigma, reference_weight=sees_references)
     error = (v_pred - velocity_target(x0, noise)).square()
     return (error * weight).mean() / weight.mean()
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core.backbones.qwen_family import vae_denormalise, vae_encode
-from trainers.mini.checkpoint import MovingAverage, Run, learning_rate_factor, step_generator
+from trainers.mini.checkpoint import MovingAverage, Run, fast_precision, learning_rate_factor, step_generator
 from trainers.mini.config import load_config
 from trainers.mini.data import Pictures, save_grid
 from trainers.mini.geometry import PATCH
@@ -120,7 +120,9 @@ def train(
         x0 = encode(vae, target)
         noise = torch.randn(x0.shape, generator=generator).to(device)
         strength = config.latent_noise * torch.rand(len(x0), 1, 1, 1, generator=generator).to(device)
-        loss = reconstruction_loss(decode(vae, x0 + strength * noise), target, faces, config)
+        with fast_precision(device):
+            decoded = decode(vae, x0 + strength * noise)
+        loss = reconstruction_loss(decoded.float(), target, faces, config)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(decoder.parameters(), config.gradient_clip)
         optimizer.step()

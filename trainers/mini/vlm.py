@@ -24,7 +24,7 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from core.backbones.processors import PictureQwen3VLProcessor
 from core.prompts import Task, static_prompt, writer_instruction
-from trainers.mini.checkpoint import MovingAverage, Run, learning_rate_factor, step_generator
+from trainers.mini.checkpoint import MovingAverage, Run, fast_precision, learning_rate_factor, step_generator
 from trainers.mini.config import load_config
 from trainers.mini.data import Example, Shard, shard_paths
 from trainers.mini.models import VlmSize, build_processor, build_tokenizer, build_vlm
@@ -115,7 +115,8 @@ def train(config: VlmConfig, pictures: Path, out: Path, device: torch.device) ->
         )
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = caption_loss(vlm, _draw(lessons, config.batch, generator), processor)
+        with fast_precision(device):
+            loss = caption_loss(vlm, _draw(lessons, config.batch, generator), processor)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(vlm.parameters(), config.gradient_clip)
         optimizer.step()
