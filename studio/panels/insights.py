@@ -93,7 +93,7 @@ def summary_html(insights: Insights) -> str:
         _fact(f"{overview.picks:,}", "picks that count", f"{overview.superseded:,} were taken back or replaced."),
         _fact(f"{overview.candidates:,}", "pictures", "Candidates in the database, compared or not."),
         _fact(
-            "not yet" if agreement.alpha is None else f"{agreement.alpha:.2f}",
+            "not yet" if agreement.alpha is None else f"{round(agreement.alpha, 2) + 0.0:.2f}",
             f"agreement, {_number(agreement.comparisons, 'comparison')}",
             "Krippendorff's alpha (nominal) over comparisons judged by two or more people; 1 is perfect, 0 is chance. "
             f"From {agreement.picks:,} picks.",

@@ -27,7 +27,7 @@ def studio(store):
 def report(people):
     row = {"face": 0, "similarity": 0.7, "covered": True, "duplicated": False, "box": [1, 2, 3, 4]}
     return {
-        "rows": [row] * people,
+        "rows": [{"reference": number, **row} for number in range(people)],
         "face_count": people,
         "count_correct": True,
         "swaps": 0,
