@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from core.backbones.bundles import load_bundle
 from core.backbones.protocol import Conditioning
@@ -22,7 +23,10 @@ from trainers.mini import assemble as assembling
 from trainers.mini.assemble import assemble, build_backbone, build_pipeline
 from trainers.mini.attention import speed_up_training
 from trainers.mini.checkpoint import step_generator
+from trainers.mini.curriculum import Stage, TransformerConfig
 from trainers.mini.data import Pictures, shard_paths
+from trainers.mini.examine import reference_gaps
+from trainers.mini.feeding import Feeder
 from trainers.mini.latents import TEXT_STRIDE, load_latents, stack_texts
 from trainers.mini.models import (
     Offset,
@@ -36,7 +40,7 @@ from trainers.mini.models import (
     build_vlm,
     look_at_references,
 )
-from trainers.mini.transformer import Feeder, Stage, TransformerConfig, flow_loss, reference_gaps, train
+from trainers.mini.transformer import flow_loss, train
 from trainers.mini.vae import sample_patches, start_from_pca
 
 SMALL = TransformerSize(hidden_size=192, layers=3)
@@ -94,9 +98,10 @@ def config(**changes) -> TransformerConfig:
     )
 
 
-def run(parts, out, **changes):
+def run(parts, out, start_from=None, **changes):
     return train(
         config(**changes),
+        start_from=start_from,
         pictures=parts / "shards",
         vae=parts / "vae",
         vlm=parts / "vlm",
@@ -291,3 +296,10 @@ def test_fast_attention_computes_what_the_stock_blocks_compute(feeder, precision
     tolerance = 1e-5 if precision is torch.float32 else 2e-2
     assert fast_loss == pytest.approx(stock_loss, rel=tolerance)
     assert float((fast - stock).norm() / stock.norm()) < 5 * tolerance
+
+
+def test_a_run_can_go_on_from_the_weights_of_another(parts, tmp_path):
+    first = run(parts, tmp_path / "first")
+    second = run(parts, tmp_path / "second", learning_rate=1e-12, start_from=first)
+    weights = [load_file(folder / "diffusion_pytorch_model.safetensors") for folder in (first, second)]
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-6) for name in weights[0])

@@ -138,7 +138,7 @@ def test_learning_rate_rises_stays_and_falls():
 
 
 def test_configs_of_the_repository_load_and_unknown_keys_are_refused(tmp_path):
-    from trainers.mini.transformer import TransformerConfig
+    from trainers.mini.curriculum import TransformerConfig
     from trainers.mini.vlm import VlmConfig
 
     folder = Path(trainers.mini.__file__).parent / "configs"

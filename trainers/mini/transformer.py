@@ -6,104 +6,34 @@ Several noise levels share one prefix. Watch `gap_*` in the log: by how much ref
 of face tokens over no references, at sigma .3, .5 and .8; identity is decided below .5, and the loss alone falls
 without it.
 
-    python -m trainers.mini.transformer --pictures DIR --vae DIR --vlm DIR --out DIR [--config FILE]
+    python -m trainers.mini.transformer --pictures DIR --vae DIR --vlm DIR --out DIR [--config FILE] [--start DIR]
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLQwenImage21, QwenImage21Pipeline
+from diffusers import AutoencoderKLQwenImage21, QwenImage21Pipeline, QwenImage21Transformer2DModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from core.backbones.processors import PictureQwen3VLProcessor
-from core.backbones.protocol import Conditioning
 from core.backbones.qwen_image_21 import QwenImage21Backbone
-from core.flow import add_noise, clean_estimate, euler_step, shift_sigmas, velocity_target
-from core.sampler import initial_noise
+from core.flow import add_noise, shift_sigmas, velocity_target
 from trainers.mini.assemble import build_backbone, build_pipeline, load_vlm
 from trainers.mini.attention import speed_up_training
 from trainers.mini.checkpoint import MovingAverage, Run, fast_precision, learning_rate_factor, step_generator
 from trainers.mini.config import load_config
-from trainers.mini.data import save_grid, shard_paths
+from trainers.mini.curriculum import TransformerConfig, parse_kind
+from trainers.mini.data import shard_paths
+from trainers.mini.examine import draw_held_out, reference_gaps
+from trainers.mini.feeding import Batch, Feeder
 from trainers.mini.geometry import CENTRES, HEIGHT, LOWERED, MAX_REFERENCES, PATCH, REFERENCE_SIDE, WIDTH
-from trainers.mini.latents import LatentSet, Text, load_latents, stack_texts, text_of
-from trainers.mini.models import Offset, TransformerSize, VlmSize, build_transformer, build_vlm, look_at_references
-
-GAP_SIGMAS = (0.3, 0.5, 0.8)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One stretch of the curriculum. `mix` names what is drawn: "portrait-1", "row-2", "group-3", "child-2", ..."""
-
-    name: str
-    steps: int
-    mix: tuple[str, ...]
-    batch: int = 8
-    levels: int = 4
-    """Noise levels that share one prefix."""
-    copy_share: float = 0.0
-    """Share of rows of portrait and row tasks whose target is the reference picture itself: the smallest change."""
-    with_text: bool = True
-    """False: prompts are blank, and the VLM need not be trained yet."""
-
-    def __post_init__(self) -> None:
-        for kind in self.mix:
-            task, _, people = kind.partition("-")
-            if task not in ("portrait", "row", "group", "child") or people not in ("1", "2", "3"):
-                raise ValueError(f"stage {self.name}: {kind!r} is no task and number of people such as group-2")
-        if not self.mix:
-            raise ValueError(f"stage {self.name} has an empty mix")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
-    stages: tuple[Stage, ...]
-    size: TransformerSize = field(default_factory=TransformerSize)
-    seed: int = 0
-    learning_rate: float = 1e-3
-    query_key_rate: float = 0.2
-    """Share of the learning rate for queries and keys: where to look is slower to learn than what to make of it."""
-    weight_decay: float = 0.01
-    warmup: int = 40
-    decay_share: float = 0.3
-    average_decay: float = 0.995
-    gradient_clip: float = 1.0
-    sigma_shift: float = 1.0
-    """Shift of the logit-normal noise levels; above 1 draws more noise."""
-    face_weight: float = 3.0
-    """Extra weight of a token that a face covers."""
-    prompt_dropout: float = 0.1
-    reference_dropout: float = 0.1
-    """Share of noise levels at which the target sees no references."""
-    look_at_references: bool = True
-    """Start some heads looking at the references, see `models.look_at_references`."""
-    compiled: bool = False
-    """On a CPU: compile the blocks, which takes a minute and a C++ compiler, and pays in a long run."""
-    checkpoint_minutes: float = 3.0
-    evaluate_every: int = 200
-    evaluated: int = 16
-    """Held-out rows behind each gap."""
-
-    @property
-    def steps(self) -> int:
-        return sum(stage.steps for stage in self.stages)
-
-    def stage_at(self, step: int) -> tuple[int, Stage]:
-        """(first step, stage) that `step` belongs to."""
-        first = 0
-        for stage in self.stages:
-            if step < first + stage.steps:
-                return first, stage
-            first += stage.steps
-        raise ValueError(f"step {step} is past the last of {self.steps}")
+from trainers.mini.latents import load_latents
+from trainers.mini.models import Offset, VlmSize, build_transformer, build_vlm, look_at_references
 
 
 def main() -> None:
@@ -113,6 +43,7 @@ def main() -> None:
     parser.add_argument("--vlm", type=Path, required=True, help="run folder of the VLM")
     parser.add_argument("--out", type=Path, required=True, help="run folder; continued if it holds a checkpoint")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs" / "transformer.toml")
+    parser.add_argument("--start", type=Path, help="transformer to go on from, such as one trained on copies")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     arguments = parser.parse_args()
@@ -124,18 +55,33 @@ def main() -> None:
         vlm=arguments.vlm,
         out=arguments.out,
         device=torch.device(arguments.device),
+        start_from=arguments.start,
     )
 
 
-def train(config: TransformerConfig, *, pictures: Path, vae: Path, vlm: Path, out: Path, device: torch.device) -> Path:
-    """Train through all stages; returns the folder of the averaged transformer, also written at every checkpoint."""
+def train(
+    config: TransformerConfig,
+    *,
+    pictures: Path,
+    vae: Path,
+    vlm: Path,
+    out: Path,
+    device: torch.device,
+    start_from: Path | None = None,
+) -> Path:
+    """Train through all stages; returns the folder of the averaged transformer, also written at every checkpoint.
+
+    A fresh run begins with the weights in `start_from`, if given.
+    """
     run = Run(out, config, checkpoint_minutes=config.checkpoint_minutes)
 
     # 1. model, from the last checkpoint if there is one
     torch.manual_seed(config.seed)
     text_encoder, processor = _vlm(vlm, required=False)
     model = build_transformer(config.size, text_encoder.config.text_config.hidden_size).to(device)
-    if config.look_at_references:
+    if start_from is not None:
+        model.load_state_dict(QwenImage21Transformer2DModel.from_pretrained(start_from).state_dict())
+    elif config.look_at_references:
         look_at_references(model, counterparts(processor))
     if device.type == "cpu":
         speed_up_training(model, compiled=config.compiled)
@@ -197,7 +143,7 @@ def train(config: TransformerConfig, *, pictures: Path, vae: Path, vlm: Path, ou
         last_of_stage = step + 1 == first + stage.steps
         if last_of_stage or (step + 1) % config.evaluate_every == 0:
             averaged = build_backbone(_with_transformer(pipeline, average.model(model)))
-            shown = replace(stage, mix=tuple(kind for kind in stage.mix if held_out.has(*_parse(kind))))
+            shown = replace(stage, mix=tuple(kind for kind in stage.mix if held_out.has(*parse_kind(kind))))
             examiner = Feeder(held_out, averaged, shown, config)
             run.log(step + 1, **reference_gaps(averaged, examiner, shown, config))
             draw_held_out(averaged, examiner, shown, out / f"held_out_{step + 1:06d}.png")
@@ -257,111 +203,6 @@ def counterparts(processor: PictureQwen3VLProcessor) -> list[Offset]:
     ]
 
 
-# --- batches
-
-
-@dataclass(frozen=True)
-class Batch:
-    """P prompts: conditioning, targets (P, C, rows, columns), faces (P, rows, columns), true portraits for the eye."""
-
-    conditioning: Conditioning
-    target: Tensor
-    faces: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(self.conditioning.to(device), self.target.to(device), self.faces.to(device))
-
-
-class Feeder:
-    """Draws batches of one kind from a latent set: stored examples, or portraits put together on the fly."""
-
-    def __init__(self, data: LatentSet, backbone: QwenImage21Backbone, stage: Stage, config: TransformerConfig) -> None:
-        self._data, self._stage, self._config = data, stage, config
-        self._rows = {kind: data.rows(*_parse(kind)) for kind in stage.mix}
-        by_person: dict[int, list[int]] = {}
-        for row, person in enumerate(data.portrait_people.tolist()):
-            by_person.setdefault(person, []).append(row)
-        self._portraits = [rows for rows in by_person.values() if len(rows) > 1]
-        for kind in stage.mix:
-            if _parse(kind)[0] in ("group", "child") and not self._rows[kind]:
-                raise ValueError(f"stage {stage.name} asks for {kind}, but no shard holds such an example")
-        height, width = (16 * side for side in data.portraits.shape[-2:])
-        black = torch.zeros(height, width, 3, dtype=torch.uint8).numpy()
-        numbers = sorted({_parse(kind)[1] for kind in stage.mix})
-        self._empty = {n: text_of(backbone.encode_prompt("", [black] * n)) for n in numbers}
-
-    def draw(self, kind: str, count: int, generator: torch.Generator, *, dropout: bool = True) -> Batch:
-        task, people = _parse(kind)
-        if task in ("group", "child"):
-            return self._stored(self._rows[kind], people, count, generator, dropout)
-        return self._composed(people, count, generator, self._stage.copy_share if dropout else 0.0)
-
-    def first(self, kind: str, count: int) -> Batch:
-        """The same rows every time, for measuring."""
-        return self.draw(kind, count, torch.Generator().manual_seed(7), dropout=False)
-
-    def _stored(self, rows: list[int], people: int, count: int, generator: torch.Generator, dropout: bool) -> Batch:
-        drawn = [rows[i] for i in torch.randint(len(rows), (count,), generator=generator).tolist()]
-        size = self._data.examples[drawn[0]].size
-        drawn = [row for row in drawn if self._data.examples[row].size == size]
-        texts = [self._text(row, people) for row in drawn]
-        if dropout:
-            dropped = torch.rand(len(drawn), generator=generator) < self._config.prompt_dropout
-            texts = [self._empty[people] if drop else text for text, drop in zip(texts, dropped, strict=True)]
-        references = tuple(
-            self._data.portraits[[self._data.references[row][k] for row in drawn]].float() for k in range(people)
-        )
-        return Batch(
-            _conditioning(texts, references),
-            torch.stack([self._data.pictures[row] for row in drawn]).float(),
-            torch.stack([self._data.faces[row] for row in drawn]),
-        )
-
-    def _text(self, row: int, people: int) -> Text:
-        if self._data.texts is None:
-            return _blank(self._empty[people])
-        return self._data.texts[row]
-
-    def _composed(self, people: int, count: int, generator: torch.Generator, copy_share: float) -> Batch:
-        """Portraits of `people` different people side by side; references are other portraits of them."""
-        references: list[list[int]] = []
-        targets: list[list[int]] = []
-        for _ in range(count):
-            chosen = torch.randperm(len(self._portraits), generator=generator)[:people].tolist()
-            pairs = []
-            for person in chosen:
-                rows = self._portraits[person]
-                reference, other = torch.randperm(len(rows), generator=generator)[:2].tolist()
-                copied = bool(torch.rand(1, generator=generator) < copy_share)
-                pairs.append((rows[reference], rows[reference if copied else other]))
-            references.append([pair[0] for pair in pairs])
-            targets.append([pair[1] for pair in pairs])
-        portraits, faces = self._data.portraits, self._data.portrait_faces
-        blank = [_blank(self._empty[people])] * count
-        return Batch(
-            _conditioning(blank, tuple(portraits[[r[k] for r in references]].float() for k in range(people))),
-            torch.cat([portraits[[t[k] for t in targets]] for k in range(people)], dim=3).float(),
-            torch.cat([faces[[t[k] for t in targets]] for k in range(people)], dim=2),
-        )
-
-
-def _parse(kind: str) -> tuple[str, int]:
-    task, _, people = kind.partition("-")
-    return task, int(people)
-
-
-def _blank(text: Text) -> Text:
-    return Text(torch.zeros_like(text.embeddings), text.picture_slots)
-
-
-def _conditioning(texts: Sequence[Text], references: tuple[Tensor, ...]) -> Conditioning:
-    embeddings, slots, valid = stack_texts(texts)
-    return Conditioning(embeddings=embeddings, picture_slots=slots, reference_latents=references, valid=valid)
-
-
-# --- loss
-
-
 def flow_loss(
     backbone: QwenImage21Backbone,
     batch: Batch,
@@ -385,74 +226,6 @@ def flow_loss(
     v_pred = backbone.velocity(prefix, x_t, sigma, reference_weight=sees_references)
     error = (v_pred - velocity_target(x0, noise)).square()
     return (error * weight).mean() / weight.mean()
-
-
-# --- measurement
-
-
-@torch.no_grad()
-def reference_gaps(
-    backbone: QwenImage21Backbone, examiner: Feeder, stage: Stage, config: TransformerConfig
-) -> dict[str, float]:
-    """Relative reduction of the face tokens' squared error of the clean estimate by the references, held out.
-
-    gap_KIND_SIGMA: 1 - error with / error without references (w = 0); swap_KIND_SIGMA: against other people's.
-    """
-    results: dict[str, float] = {}
-    device = backbone.device
-    for kind in dict.fromkeys(stage.mix):
-        batch = examiner.first(kind, config.evaluated).to(device)
-        noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(11)).to(device)
-        prefix = backbone.prefill(batch.conditioning)
-        rolled = Conditioning(
-            embeddings=batch.conditioning.embeddings,
-            picture_slots=batch.conditioning.picture_slots,
-            reference_latents=tuple(x.roll(1, 0) for x in batch.conditioning.reference_latents),
-            valid=batch.conditioning.valid,
-        )
-        swapped = backbone.prefill(rolled)
-        faces = batch.faces.unsqueeze(1)
-        for sigma in GAP_SIGMAS:
-            levels = torch.full((len(batch.target),), sigma, device=device)
-            x_t = add_noise(batch.target, noise, sigma)
-
-            def error(keys, weight: float, x_t=x_t, levels=levels, sigma=sigma, batch=batch, faces=faces) -> float:
-                v_pred = backbone.velocity(keys, x_t, levels, reference_weight=weight)
-                x0 = clean_estimate(x_t, v_pred, sigma)
-                return float(((x0 - batch.target).square() * faces).sum())
-
-            own = error(prefix, 1.0)
-            results[f"gap_{kind}_{sigma}"] = 1 - own / error(prefix, 0.0)
-            results[f"swap_{kind}_{sigma}"] = 1 - own / error(swapped, 1.0)
-    return results
-
-
-@torch.no_grad()
-def draw_held_out(
-    backbone: QwenImage21Backbone, examiner: Feeder, stage: Stage, path: Path, *, steps: int = 12
-) -> None:
-    """References, generated (fixed seeds), true: two rows of six for every kind of the stage."""
-    rows = []
-    for kind in dict.fromkeys(stage.mix):
-        batch = examiner.first(kind, 6).to(backbone.device)
-        prefix = backbone.prefill(batch.conditioning)
-        count, shape = len(batch.target), batch.target.shape[1:]
-        x_t = initial_noise(range(count), shape, backbone.device)
-        sigmas = backbone.sigmas(steps, 16 * shape[1], 16 * shape[2]).tolist()
-        for sigma, sigma_next in pairwise(sigmas):
-            v_pred = backbone.velocity(prefix, x_t, torch.full((count,), sigma, device=x_t.device))
-            x_t = euler_step(x_t, v_pred, sigma, sigma_next)
-        generated, true = backbone.decode(x_t), backbone.decode(batch.target)
-        references = [backbone.decode(latents) for latents in batch.conditioning.reference_latents]
-        for pair in range(0, count, 2):
-            rows.append(
-                [
-                    picture
-                    for row in range(pair, min(pair + 2, count))
-                    for picture in (*(stack[row] for stack in references), generated[row], true[row])
-                ]
-            )
-    save_grid(path, rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,108 @@
+"""Batches for the mini transformer: stored examples, or portraits put together on the fly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.backbones.protocol import Conditioning
+from core.backbones.qwen_image_21 import QwenImage21Backbone
+from trainers.mini.curriculum import Stage, TransformerConfig, parse_kind
+from trainers.mini.latents import LatentSet, Text, stack_texts, text_of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """P prompts: conditioning, targets (P, C, rows, columns), faces (P, rows, columns), true portraits for the eye."""
+
+    conditioning: Conditioning
+    target: Tensor
+    faces: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(self.conditioning.to(device), self.target.to(device), self.faces.to(device))
+
+
+class Feeder:
+    """Draws batches of one kind from a latent set: stored examples, or portraits put together on the fly."""
+
+    def __init__(self, data: LatentSet, backbone: QwenImage21Backbone, stage: Stage, config: TransformerConfig) -> None:
+        self._data, self._stage, self._config = data, stage, config
+        self._rows = {kind: data.rows(*parse_kind(kind)) for kind in stage.mix}
+        by_person: dict[int, list[int]] = {}
+        for row, person in enumerate(data.portrait_people.tolist()):
+            by_person.setdefault(person, []).append(row)
+        self._portraits = [rows for rows in by_person.values() if len(rows) > 1]
+        for kind in stage.mix:
+            if parse_kind(kind)[0] in ("group", "child") and not self._rows[kind]:
+                raise ValueError(f"stage {stage.name} asks for {kind}, but no shard holds such an example")
+        height, width = (16 * side for side in data.portraits.shape[-2:])
+        black = torch.zeros(height, width, 3, dtype=torch.uint8).numpy()
+        numbers = sorted({parse_kind(kind)[1] for kind in stage.mix})
+        self._empty = {n: text_of(backbone.encode_prompt("", [black] * n)) for n in numbers}
+
+    def draw(self, kind: str, count: int, generator: torch.Generator, *, dropout: bool = True) -> Batch:
+        task, people = parse_kind(kind)
+        if task in ("group", "child"):
+            return self._stored(self._rows[kind], people, count, generator, dropout)
+        return self._composed(people, count, generator, self._stage.copy_share if dropout else 0.0)
+
+    def first(self, kind: str, count: int) -> Batch:
+        """The same rows every time, for measuring."""
+        return self.draw(kind, count, torch.Generator().manual_seed(7), dropout=False)
+
+    def _stored(self, rows: list[int], people: int, count: int, generator: torch.Generator, dropout: bool) -> Batch:
+        drawn = [rows[i] for i in torch.randint(len(rows), (count,), generator=generator).tolist()]
+        size = self._data.examples[drawn[0]].size
+        drawn = [row for row in drawn if self._data.examples[row].size == size]
+        texts = [self._text(row, people) for row in drawn]
+        if dropout:
+            dropped = torch.rand(len(drawn), generator=generator) < self._config.prompt_dropout
+            texts = [self._empty[people] if drop else text for text, drop in zip(texts, dropped, strict=True)]
+        references = tuple(
+            self._data.portraits[[self._data.references[row][k] for row in drawn]].float() for k in range(people)
+        )
+        return Batch(
+            _conditioning(texts, references),
+            torch.stack([self._data.pictures[row] for row in drawn]).float(),
+            torch.stack([self._data.faces[row] for row in drawn]),
+        )
+
+    def _text(self, row: int, people: int) -> Text:
+        if self._data.texts is None:
+            return _blank(self._empty[people])
+        return self._data.texts[row]
+
+    def _composed(self, people: int, count: int, generator: torch.Generator, copy_share: float) -> Batch:
+        """Portraits of `people` different people side by side; references are other portraits of them."""
+        references: list[list[int]] = []
+        targets: list[list[int]] = []
+        for _ in range(count):
+            chosen = torch.randperm(len(self._portraits), generator=generator)[:people].tolist()
+            pairs = []
+            for person in chosen:
+                rows = self._portraits[person]
+                reference, other = torch.randperm(len(rows), generator=generator)[:2].tolist()
+                copied = bool(torch.rand(1, generator=generator) < copy_share)
+                pairs.append((rows[reference], rows[reference if copied else other]))
+            references.append([pair[0] for pair in pairs])
+            targets.append([pair[1] for pair in pairs])
+        portraits, faces = self._data.portraits, self._data.portrait_faces
+        blank = [_blank(self._empty[people])] * count
+        return Batch(
+            _conditioning(blank, tuple(portraits[[r[k] for r in references]].float() for k in range(people))),
+            torch.cat([portraits[[t[k] for t in targets]] for k in range(people)], dim=3).float(),
+            torch.cat([faces[[t[k] for t in targets]] for k in range(people)], dim=2),
+        )
+
+
+def _blank(text: Text) -> Text:
+    return Text(torch.zeros_like(text.embeddings), text.picture_slots)
+
+
+def _conditioning(texts: Sequence[Text], references: tuple[Tensor, ...]) -> Conditioning:
+    embeddings, slots, valid = stack_texts(texts)
+    return Conditioning(embeddings=embeddings, picture_slots=slots, reference_latents=references, valid=valid)
