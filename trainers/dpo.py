@@ -76,7 +76,7 @@ class DpoConfig:
     sigma_distribution: SigmaDistribution = "uniform"
     sigma_shift: float = 1.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 where the device computes it faster than float32."""
+    """auto: bfloat16 where the device has units for it."""
     gradient_checkpointing: bool = False
     """Less memory for about a third more time."""
     kept_prefixes: int = 32
