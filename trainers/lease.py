@@ -78,7 +78,9 @@ class Lease:
 
     def report(self, **facts: Any) -> None:
         """Show people progress, message or log path of the round (as `store.rounds.heartbeat`). Raises LeaseLost."""
-        self._store.rounds.heartbeat(self._id, self.owner, lease_seconds=self._seconds, **facts)
+        request = self._store.rounds.heartbeat(self._id, self.owner, lease_seconds=self._seconds, **facts)
+        if request is not RoundRequest.RUN:
+            self._stop = Stop(request.value)
 
     def _somebody_generates(self) -> bool:
         try:
@@ -99,8 +101,6 @@ class Lease:
                 logger.warning("No heartbeat: %s", error)
 
     def _beat(self) -> None:
-        request = self._store.rounds.heartbeat(self._id, self.owner, lease_seconds=self._seconds)
+        self.report()
         if self._store.rounds.get(self._id).data_deleted_at is not None:
             self._stop = Stop.DATA_DELETED
-        elif request is not RoundRequest.RUN:
-            self._stop = Stop(request.value)

@@ -319,10 +319,13 @@ def _log_file(path: Path) -> Iterator[None]:
     """Everything that is logged meanwhile goes into the file as well."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
+    root, ours = logging.getLogger(), logging.getLogger("trainers")
+    level = ours.level
+    ours.setLevel(logging.INFO)
     root.addHandler(handler)
     try:
         yield
     finally:
         root.removeHandler(handler)
+        ours.setLevel(level)
         handler.close()
