@@ -90,27 +90,16 @@ def wire(panel: PeoplePanel, studio: Studio, draft: gr.BrowserState) -> None:
         asking = gr.update(visible=not consent_given(studio, current))
         return current.write(), listing(studio, current), _notice(problems), None, asking
 
-    def add_example(state: dict[str, Any], event: gr.EventData) -> tuple[Any, ...]:
-        current, problems = Draft.read(state), []
-        try:
-            example = example_files()[int(event.index)]
-            name = example_name(example)
-            current = add_file(studio, current, example, name=name, origin=PortraitOrigin.EXAMPLE)
-        except (PictureError, StoreError, ModelsNotReady, ValueError) as error:
-            problems.append(str(error))
-        return current.write(), listing(studio, current), _notice(problems)
-
     def act(state: dict[str, Any], event: gr.EventData) -> tuple[Any, ...]:
         current, problems = Draft.read(state), []
         try:
             current = _act(studio, current, event)
-        except (StoreError, ModelsNotReady, ValueError) as error:
+        except (PictureError, StoreError, ModelsNotReady, ValueError) as error:
             problems.append(str(error))
         return current.write(), listing(studio, current), _notice(problems)
 
     private = {"api_visibility": "private"}
     panel.files.upload(upload, [panel.files, panel.consent, draft], [*shown, panel.files, panel.consent], **private)
-    panel.examples.act(add_example, [draft], shown, trigger_mode="multiple", **private)
     panel.people.act(act, [draft], shown, show_progress="hidden", trigger_mode="multiple", **private)
 
 
@@ -228,6 +217,9 @@ def _new_portrait(
 
 
 def _act(studio: Studio, draft: Draft, event: gr.EventData) -> Draft:
+    if event.action == "example":
+        path = example_files()[int(event.index)]
+        return add_file(studio, draft, path, name=example_name(path), origin=PortraitOrigin.EXAMPLE)
     if event.id not in draft.portraits:
         return draft
     if event.action == "move":

@@ -9,6 +9,6 @@ const strip = element.querySelector(".examples");
   image.alt = "";
   image.loading = "lazy";
   button.append(image);
-  button.addEventListener("click", () => trigger("act", { index }));
+  button.addEventListener("click", () => document.dispatchEvent(new CustomEvent("idglow-example", { detail: index })));
   strip.append(button);
 });

@@ -1,5 +1,21 @@
 const list = element.querySelector(".portraits");
+const LONGEST_WAIT_MS = 5000;
 let dragged = null;
+let outbox = [];
+let answer = null; // fallback for the answer to the action on its way; null when none is
+
+// One at a time: each action starts from the list that the one before it has left.
+function send(action) {
+  outbox.push(action);
+  if (answer === null) sendFirst();
+}
+function sendFirst() {
+  clearTimeout(answer);
+  answer = null;
+  if (outbox.length === 0) return;
+  trigger("act", outbox.shift());
+  answer = setTimeout(sendFirst, LONGEST_WAIT_MS);
+}
 
 const text = (tag, className, content) => {
   const node = document.createElement(tag);
@@ -42,13 +58,13 @@ function row(portrait, index, count) {
   name.value = portrait.name;
   name.maxLength = 60;
   name.setAttribute("aria-label", `name of person ${index + 1}`);
-  name.addEventListener("change", () => trigger("act", { action: "rename", id: portrait.id, name: name.value }));
-  const move = (to) => trigger("act", { action: "move", id: portrait.id, to });
+  name.addEventListener("change", () => send({ action: "rename", id: portrait.id, name: name.value }));
+  const move = (to) => send({ action: "move", id: portrait.id, to });
   const tools = text("span", "tools", "");
   tools.append(
     button("↑", "move up", () => move(index - 1), index === 0),
     button("↓", "move down", () => move(index + 1), index === count - 1),
-    button("×", `remove ${portrait.name}`, () => trigger("act", { action: "remove", id: portrait.id }))
+    button("×", `remove ${portrait.name}`, () => send({ action: "remove", id: portrait.id }))
   );
   const hints = text("span", "hints", portrait.hints.join(", "));
   const middle = text("span", "middle", "");
@@ -64,7 +80,7 @@ function age(portrait) {
   const years = document.createElement("input");
   Object.assign(years, { type: "number", min: 1, max: 90, placeholder: "8", value: portrait.age ?? "" });
   years.setAttribute("aria-label", `age of ${portrait.name} in the picture`);
-  years.addEventListener("change", () => trigger("act", { action: "age", id: portrait.id, age: years.value }));
+  years.addEventListener("change", () => send({ action: "age", id: portrait.id, age: years.value }));
   label.append(years);
   return label;
 }
@@ -73,7 +89,7 @@ function choice(portrait) {
   const faces = text("div", "choice", `This picture shows ${portrait.boxes.length} faces. Who is meant?`);
   const row = text("div", "choice-faces", "");
   portrait.boxes.forEach((box, face) => {
-    const pick = button("", `face ${face + 1} from the left`, () => trigger("act", { action: "choose", id: portrait.id, face }));
+    const pick = button("", `face ${face + 1} from the left`, () => send({ action: "choose", id: portrait.id, face }));
     pick.setAttribute("aria-pressed", face === portrait.chosen);
     pick.append(crop(portrait, box, 1.4));
     row.append(pick);
@@ -103,9 +119,22 @@ list.addEventListener("drop", (event) => {
   const target = event.target.closest("li");
   if (!target || !dragged || target.dataset.id === dragged) return;
   event.preventDefault();
-  trigger("act", { action: "move", id: dragged, to: [...list.children].indexOf(target) });
+  send({ action: "move", id: dragged, to: [...list.children].indexOf(target) });
   dragged = null;
 });
 
-watch("value", draw);
+function onExample(event) {
+  if (!element.isConnected) return document.removeEventListener("idglow-example", onExample);
+  send({ action: "example", index: event.detail });
+}
+
+document.addEventListener("idglow-example", onExample);
+watch("value", () => {
+  draw();
+  // Gradio hands the draft over together with this value; the next action must start from the new one.
+  if (answer !== null) {
+    clearTimeout(answer);
+    answer = setTimeout(sendFirst, 30);
+  }
+});
 draw();

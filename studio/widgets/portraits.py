@@ -15,10 +15,10 @@ _SCRIPT = Path(__file__).with_suffix(".js")
 
 
 def portrait_list(**kwargs: Any) -> gr.HTML:
-    """The control; its `act` event carries `action` ("rename", "move", "remove", "choose", "age") and its details.
+    """The control; its `act` event carries `action` and its details, each sent when the one before it was answered.
 
     rename: id, name. move: id, to (new index). remove: id. choose: id, face (index from left to right). age: id, age as
-    typed; these fields are hidden unless the class `with-ages` is set.
+    typed; these fields are hidden unless the class `with-ages` is set. example: index in `studio.widgets.examples`.
     """
     return gr.HTML(
         value=[],
