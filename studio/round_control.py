@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
+
 from studio.adapter_choice import BASE, adapter_name, bundle_name
 from studio.context import Studio
-from studio.store import NewRoundPair, StoreError
+from studio.store import StoreError
 from studio.store.models import Round
-from trainers.pairs import collect_pairs
+from trainers.evaluation import PORTRAITS, held_out_references
+from trainers.pairs.collect import DraftPair, draft_pairs
+from trainers.round_config import RoundConfig
 
 
 def shown_round(studio: Studio, wanted: str | None) -> Round | None:
@@ -16,9 +20,11 @@ def shown_round(studio: Studio, wanted: str | None) -> Round | None:
         return None
     if wanted is not None:
         try:
-            return studio.store.rounds.get(wanted)
-        except StoreError:
-            pass  # a browser's memory is older than the data folder
+            row = studio.store.rounds.get(wanted)
+        except StoreError:  # the browser remembers another data folder
+            row = None
+        if row is not None and row.bundle == bundle:
+            return row
     rounds = studio.store.rounds
     return next(iter(rounds.live(bundle=bundle) or rounds.list(bundle=bundle, limit=1)), None)
 
@@ -39,16 +45,25 @@ def start_round(studio: Studio, by_id: str) -> Round:
     return store.rounds.create(bundle, parent_adapter_id=active and active.id, requested_by=by_id)
 
 
-def pairs_for_a_round(studio: Studio) -> list[NewRoundPair]:
-    """What a round started now would look at, kept and dropped.
+def pairs_for_a_round(studio: Studio) -> list[DraftPair]:
+    """What a round started now would look at, kept and dropped; nothing is stored.
 
     Raises:
-        StoreError: the models are not there; ModelsNotReady: they are still being read.
+        StoreError: the models are not there. ModelsNotReady: they are still being read.
+        OSError, ValueError: the file with the settings of rounds cannot be used.
     """
     bundle = bundle_name(studio)
     if bundle is None:
         raise StoreError(f"Nothing can be trained: {studio.host.state.message}")
-    return collect_pairs(studio.store, bundle, analyzer=studio.host.analyzer)
+    settings = studio.settings
+    config = tomllib.loads(settings.round_config.read_text()) if settings.round_config else {}
+    return draft_pairs(
+        studio.store,
+        bundle,
+        analyzer=studio.host.analyzer,
+        config=RoundConfig.read(config).pairs,
+        held_out=held_out_references(studio.store, settings.evaluation_portraits or PORTRAITS),
+    )
 
 
 def use_adapter(studio: Studio, choice: str, *, by_id: str, note: str) -> str:

@@ -135,8 +135,8 @@ def _entry(history: History, row: Round | None, adapter: Adapter | None, shown: 
     if adapter is not None:
         lines += [lineage_words(history, adapter), *filter(None, [likeness_words(adapter.evaluation)])]
         lines += duel_words(history, adapter.id) or ["not yet compared blind"]
-    if adapter is not None and adapter.note:
-        lines.append(adapter.note)
+    if adapter is not None:
+        lines += filter(None, [adapter.note, _last_note(history, adapter.id)])
     if adapter is None and row.state not in LIVE and row.message:
         lines.append(row.message)
     if adapter is not None and adapter.data_deleted_at:
@@ -150,6 +150,12 @@ def _entry(history: History, row: Round | None, adapter: Adapter | None, shown: 
         if not in_use:
             buttons.append(_button("use", adapter.id, "Use this"))
     return _item(title, badges, lines, buttons, in_use=in_use)
+
+
+def _last_note(history: History, adapter_id: str) -> str:
+    """What a person said when they last put the adapter to use."""
+    said = (row.note for row in history.activations if row.adapter_id == adapter_id and row.by_id and row.note)
+    return f"“{note}”" if (note := next(said, "")) else ""
 
 
 def _base(history: History, may_act: bool) -> str:

@@ -17,7 +17,7 @@ from studio.panels.compare import ComparePanel
 from studio.panels.judging_view import annotator_of, page_values
 from studio.panels.run_settings import SettingsPanel
 from studio.panels.training_layout import TrainingPanel, build
-from studio.panels.training_values import everything, mark, preview_html
+from studio.panels.training_values import Mark, everything, preview_html, what_changed
 from studio.round_control import require_operator, shown_round, start_round, use_adapter
 from studio.store import StoreError
 from studio.store.models import Annotator, RoundRequest
@@ -40,9 +40,8 @@ def wire(
     def look(place: Mapping[str, Any] | None) -> dict[Any, Any]:
         return everything(studio, panel, _place(place))
 
-    def tick(place: Mapping[str, Any] | None, seen: str) -> dict[Any, Any]:
-        unchanged = mark(studio, _place(place)) == seen
-        return {panel.seen: gr.skip()} if unchanged else everything(studio, panel, _place(place))
+    def tick(place: Mapping[str, Any] | None, seen: Mark | None) -> dict[Any, Any]:
+        return what_changed(studio, panel, _place(place), seen)
 
     def visit(place: Mapping[str, Any] | None, event: gr.SelectData) -> dict[Any, Any]:
         # Nobody looks at the other pages' rounds, so nobody asks for them.

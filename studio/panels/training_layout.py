@@ -106,7 +106,7 @@ def build(studio: Studio, secret: str) -> TrainingPanel:
                     log = gr.HTML(elem_id="log")
         refresh = gr.Button("Look again", size="sm", elem_id="training-refresh")
     return TrainingPanel(
-        place, gr.State(""), gr.Timer(SECONDS_BETWEEN_LOOKS, active=False), facts, next_round, start, preview,
+        place, gr.State(None), gr.Timer(SECONDS_BETWEEN_LOOKS, active=False), facts, next_round, start, preview,
         previewed, round_, pause, resume, cancel, curves, plots, evaluation, cases_box, cases, pairs_box, pairs,
         log_box, log, note, said, history, activations, refresh,
     )  # fmt: skip

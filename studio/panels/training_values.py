@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from studio import training_plots
-from studio.adapter_choice import bundle_name
+from studio.adapter_choice import adapter_name, bundle_name
 from studio.context import Studio
 from studio.model_host import ModelsNotReady
 from studio.panels import round_view
@@ -19,8 +20,8 @@ from studio.panels.adapter_history import History, activations_html, duels_of, h
 from studio.panels.evaluation_view import evaluation_html
 from studio.panels.training_layout import TrainingPanel
 from studio.round_control import pairs_for_a_round, shown_round
-from studio.store import NewRoundPair, StoreError
-from studio.store.models import Round, RoundPair, RoundRequest, RoundState, utc_now
+from studio.store import StoreError
+from studio.store.models import Round, RoundRequest, RoundState, utc_now
 from studio.store.round_pairs import PairCounts
 from studio.store.rounds import LIVE
 
@@ -33,15 +34,35 @@ PLOTS = {
 MOST_ON_SHEET = 12
 
 
-def mark(studio: Studio, wanted: str | None) -> str:
-    """Changes whenever the page would look different: one small query or two, for the timer."""
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What the page was drawn from. page: changes with rounds and their states. steps: with every word of a worker."""
+
+    page: str = ""
+    steps: str = ""
+
+
+def mark(studio: Studio, wanted: str | None) -> Mark:
+    """A query or two, for the timer to see whether there is anything to draw."""
     bundle, row, now = bundle_name(studio), shown_round(studio, wanted), utc_now()
     live = [] if bundle is None else studio.store.rounds.live(bundle=bundle)
-    going = [f"{one.id}{one.state.value}" for one in live]
+    page = [f"{one.id} {one.state.value}" for one in live]
     if row is None:
-        return f"{going}"
+        return Mark(page=str(page))
+    page.append(f"{row.id} {row.state.value} {row.request.value}")
     silent = row.state in LIVE and (row.lease_expires_at is None or row.lease_expires_at < now)
-    return f"{going}{row.id}{row.state.value}{row.request.value}{row.heartbeat_at}{silent}{row.message}"
+    return Mark(page=str(page), steps=f"{row.heartbeat_at} {silent} {row.message}")
+
+
+def what_changed(studio: Studio, panel: TrainingPanel, wanted: str | None, seen: Mark | None) -> dict[Any, Any]:
+    """Values of what has to be drawn again since `seen`: nothing, the round's progress, or everything."""
+    now = mark(studio, wanted)
+    if now == seen:
+        return {panel.seen: gr.skip()}
+    row = shown_round(studio, wanted)
+    if seen is None or now.page != seen.page or row is None:
+        return everything(studio, panel, wanted)
+    return {panel.seen: now, **progress_values(studio, panel, row)}
 
 
 def everything(studio: Studio, panel: TrainingPanel, wanted: str | None) -> dict[Any, Any]:
@@ -50,13 +71,13 @@ def everything(studio: Studio, panel: TrainingPanel, wanted: str | None) -> dict
     if bundle is None:
         state = studio.host.state.message
         return {
-            panel.seen: "",
+            panel.seen: Mark(),
             panel.timer: gr.Timer(active=False),
             panel.facts: "",
             panel.next: f'<p class="problem" role="status">Nothing can be trained: {escape(state)}</p>',
             panel.start: gr.update(interactive=False),
         }
-    seen, row, may_act = mark(studio, wanted), shown_round(studio, wanted), studio.sees_everything
+    seen, row = mark(studio, wanted), shown_round(studio, wanted)
     history = History.read(studio.store, bundle)
     going = [one for one in history.rounds if one.state in LIVE]
     people = studio.store.people.annotators({row.by_id for row in history.activations if row.by_id})
@@ -66,31 +87,33 @@ def everything(studio: Studio, panel: TrainingPanel, wanted: str | None) -> dict
         panel.facts: facts_html(studio, history, bundle),
         panel.next: next_html(studio, bundle, going),
         panel.start: gr.update(interactive=not going),
-        panel.history: history_html(history, shown=row and row.id, may_act=may_act),
+        panel.history: history_html(history, shown=row and row.id, may_act=studio.sees_everything),
         panel.activations: activations_html(history, {person.id: person.name for person in people}),
-        **round_values(studio, panel, history, row, may_act=may_act),
+        **(_no_round(panel) if row is None else round_values(studio, panel, history, row)),
     }
 
 
-def round_values(
-    studio: Studio, panel: TrainingPanel, history: History, row: Round | None, *, may_act: bool
-) -> dict[Any, Any]:
+def round_values(studio: Studio, panel: TrainingPanel, history: History, row: Round) -> dict[Any, Any]:
     """Values of all that shows one round."""
-    hidden = gr.update(visible=False)
-    if row is None:
-        return {
-            panel.round: round_view.NOTHING,
-            **dict.fromkeys((panel.pause, panel.resume, panel.cancel, panel.curves), hidden),
-            panel.evaluation: "",
-            **dict.fromkeys((panel.cases_box, panel.pairs_box, panel.log_box), hidden),
-        }
-    store = studio.store
     adapter = next((one for one in history.adapters.values() if one.round_id == row.id), None)
-    parent, live = history.name(row.parent_adapter_id), row.state in LIVE and may_act
+    parent, counts = history.name(row.parent_adapter_id), history.counts.get(row.id)
+    cases = round_view.cases_html(studio, before_and_after(studio.store, row.id))
+    return {
+        **progress_values(studio, panel, row),
+        panel.evaluation: evaluation_html(adapter.evaluation, before=parent, after=adapter.name) if adapter else "",
+        panel.cases_box: gr.update(visible=bool(cases)),
+        panel.cases: cases,
+        panel.pairs_box: gr.update(visible=counts is not None),
+        panel.pairs: pairs_of_round(studio, row, counts),
+    }
+
+
+def progress_values(studio: Studio, panel: TrainingPanel, row: Round) -> dict[Any, Any]:
+    """Values of what moves while a round goes on: its progress, what can be asked of it, curves, log."""
+    store, live = studio.store, row.state in LIVE and studio.sees_everything
     steps = store.rounds.steps(row.id)
     figures = {name: draw(steps) for name, draw in PLOTS.items()}
-    cases = round_view.cases_html(studio, before_and_after(store, row.id))
-    counts = history.counts.get(row.id)
+    parent = adapter_name(store, row.parent_adapter_id)
     return {
         panel.round: round_view.round_html(row, parent, now=utc_now(), worker=studio.settings.worker),
         panel.pause: gr.update(visible=live and row.request is RoundRequest.RUN),
@@ -98,15 +121,18 @@ def round_values(
         panel.cancel: gr.update(visible=live and row.request is not RoundRequest.CANCEL),
         panel.curves: gr.update(visible=bool(steps)),
         **{panel.plots[name]: gr.update(value=figure, visible=figure is not None) for name, figure in figures.items()},
-        panel.evaluation: evaluation_html(
-            adapter and adapter.evaluation, before=parent, after=adapter.name if adapter else ""
-        ),
-        panel.cases_box: gr.update(visible=bool(cases)),
-        panel.cases: cases,
-        panel.pairs_box: gr.update(visible=counts is not None),
-        panel.pairs: pairs_of_round(studio, row, counts),
         panel.log_box: gr.update(visible=row.log_path is not None),
         panel.log: round_view.log_html(round_view.log_tail(store.folder, row.log_path)),
+    }
+
+
+def _no_round(panel: TrainingPanel) -> dict[Any, Any]:
+    hidden = gr.update(visible=False)
+    boxes = (panel.curves, panel.cases_box, panel.pairs_box, panel.log_box)
+    return {
+        panel.round: round_view.NOTHING,
+        panel.evaluation: "",
+        **dict.fromkeys((panel.pause, panel.resume, panel.cancel, *boxes), hidden),
     }
 
 
@@ -116,21 +142,24 @@ def pairs_of_round(studio: Studio, row: Round, counts: PairCounts | None) -> str
         return ""
     kept = studio.store.rounds.pairs(row.id, kept=True)
     html = round_view.pairs_html(counts, Counter(pair.origin for pair in kept), studio.store.rounds.dropped(row.id))
-    return html + _sheet(studio, kept)
+    return html + _sheet(studio, [(pair.chosen_sha256, pair.rejected_sha256) for pair in kept])
 
 
 def preview_html(studio: Studio) -> str:
     """What a round started now would train on and drop, and why; nothing is stored."""
     try:
         pairs = pairs_for_a_round(studio)
-    except (StoreError, ModelsNotReady) as error:
+    except (StoreError, ModelsNotReady, OSError, ValueError) as error:
         return f'<p class="problem" role="alert">{escape(str(error))}</p>'
-    kept = [pair for pair in pairs if pair.kept]
+    kept = [pair for pair in pairs if not pair.drop_reason]
     counts = PairCounts(
         kept=len(kept), dropped=len(pairs) - len(kept), picks=len({pair.pick_id for pair in kept if pair.pick_id})
     )
-    dropped = Counter(pair.drop_reason for pair in pairs if not pair.kept)
-    return round_view.pairs_html(counts, Counter(pair.origin for pair in kept), dropped) + _sheet(studio, kept)
+    dropped = Counter(pair.drop_reason for pair in pairs if pair.drop_reason)
+    html = round_view.pairs_html(counts, Counter(pair.origin for pair in kept), dropped)
+    # The spoilt side of a perturbed pair is in no file yet.
+    shown = [(pair.chosen.media_sha256, pair.rejected.media_sha256) for pair in kept if pair.rejected is not None]
+    return html + _sheet(studio, shown)
 
 
 def facts_html(studio: Studio, history: History, bundle: str) -> str:
@@ -176,11 +205,8 @@ def next_html(studio: Studio, bundle: str, going: Sequence[Round]) -> str:
     return f'<div class="next-round"><p><b>{picks}.</b> {rule}</p>{bar}{busy}</div>'
 
 
-def _sheet(studio: Studio, pairs: Sequence[RoundPair] | Sequence[NewRoundPair]) -> str:
-    """Some of the pictures, for those who may see what others made."""
+def _sheet(studio: Studio, pairs: Sequence[tuple[str, str]]) -> str:
+    """Some of the pictures (chosen, rejected), for those who may see what others made."""
     if not studio.sees_everything:
         return ""
-    shown = pairs[:MOST_ON_SHEET]
-    return round_view.sheet_html(
-        [(studio.media_url(pair.chosen_sha256), studio.media_url(pair.rejected_sha256)) for pair in shown]
-    )
+    return round_view.sheet_html([tuple(map(studio.media_url, pair)) for pair in pairs[:MOST_ON_SHEET]])

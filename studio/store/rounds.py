@@ -14,6 +14,8 @@ from studio.store.engine import Database, StoreError
 from studio.store.models import (
     Adapter,
     AdapterState,
+    Comparison,
+    ComparisonKind,
     Generation,
     Pick,
     Round,
@@ -95,7 +97,7 @@ class Rounds:
             return row
 
     def new_picks(self, bundle: str) -> int:
-        """How many counted picks on the bundle's pictures no round has looked at.
+        """How many counted picks on the bundle's pictures no round has looked at and one could learn from.
 
         Rounds that failed or were cancelled do not count.
         """
@@ -332,7 +334,13 @@ def _add(
 
 
 def _picks_since(session: Session, bundle: str, since: datetime | None) -> int:
-    query = select(func.count()).where(Pick.standing == Standing.COUNTED, Pick.bundle == bundle)
+    # Comparisons of two adapters show people that no round trains on.
+    query = (
+        select(func.count())
+        .select_from(Pick)
+        .join(Pick.comparison)
+        .where(Pick.standing == Standing.COUNTED, Pick.bundle == bundle, Comparison.kind != ComparisonKind.ADAPTER)
+    )
     return session.scalar(query if since is None else query.where(Pick.created_at > since)) or 0
 
 

@@ -1,6 +1,7 @@
 """What the Training page shows and does, on rounds made through the store."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import gradio as gr
@@ -16,14 +17,15 @@ from studio.panels.adapter_duel import Duel, as_side_b, before_and_after, duel_o
 from studio.panels.adapter_history import History, activations_html, duel_words, history_html, lineage_words
 from studio.panels.evaluation_view import evaluation_html, likeness_words
 from studio.panels.round_view import log_tail, pairs_html, round_html
-from studio.panels.training_values import everything, facts_html, mark, next_html
+from studio.panels.training_values import everything, facts_html, mark, next_html, what_changed
 from studio.round_control import require_operator, shown_round, start_round, use_adapter
 from studio.settings import Settings
-from studio.store import NewAdapter, NewRoundPair, StoreError
+from studio.store import NewAdapter, StoreError
 from studio.store.models import ComparisonKind, Outcome, Round, RoundState, utc_now
 from studio.store.round_pairs import PairCounts
+from tests.studio.picture_bytes import png
 from tests.studio.round_samples import WORKER, add_picks, an_evaluation, finished_round, log, some_pairs, training_round
-from tests.studio.store_samples import add_picture, new_pick
+from tests.studio.store_samples import add_generation, add_picture, new_pick
 from tests.tiny_bundles import write_tiny_bundle
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -39,6 +41,15 @@ def bundle_folder(tmp_path_factory):
 def studio(store, bundle_folder):
     host = ModelHost(bundle_folder)
     return Studio(Settings(data=store.folder, bundle=str(bundle_folder)), store, host, GenerationJobs(store, host))
+
+
+@pytest.fixture(scope="module")
+def ready_host(bundle_folder):
+    # No face pack: what needs faces is absent, and picks count all the same.
+    host = ModelHost(bundle_folder, face_pack=bundle_folder / "no-pack", device="cpu", threads=1)
+    host.start()
+    host.wait(120)
+    return host
 
 
 @pytest.fixture
@@ -110,19 +121,22 @@ def test_a_running_round_shows_progress_curves_and_log(studio, store, page):
         assert studio.media_url(pair.chosen_sha256) in values[page.pairs]
 
 
-def test_the_timer_finds_nothing_to_draw_while_nothing_happens(studio, store):
+def test_the_timer_draws_what_has_changed_and_nothing_else(studio, store, page):
     assert mark(studio, None) == mark(studio, None)
     row = training(store)
-    marks = [mark(studio, None), mark(studio, None)]
+    seen = mark(studio, None)
+    assert what_changed(studio, page, None, seen) == {page.seen: gr.skip()}
     log(store, row.id, range(61, 63))
     store.rounds.heartbeat(row.id, WORKER, progress={"step": 62, "steps": 100})
-    marks.append(mark(studio, None))
+    changed = what_changed(studio, page, None, seen)
+    assert "Step 62 of 100" in changed[page.round]
+    assert page.history not in changed  # the costly part waits for a round to begin, move on or end
     store.rounds.ask(row.id, "pause")
-    marks.append(mark(studio, None))
+    assert page.history in what_changed(studio, page, None, changed[page.seen])
+    store.rounds.ask(row.id, "run")
+    assert page.history not in what_changed(studio, page, None, changed[page.seen])
     store.rounds.advance(row.id, WORKER, "evaluating")
-    marks.append(mark(studio, None))
-    assert marks[0] == marks[1]
-    assert len(set(marks)) == 4
+    assert page.history in what_changed(studio, page, None, changed[page.seen])
 
 
 def test_a_round_is_asked_for_on_top_of_what_is_in_use_and_one_at_a_time(studio, store, ada):
@@ -247,6 +261,7 @@ def test_promote_and_go_back_with_a_note(studio, store, ada):
     html = activations_html(history, {ada: "Ada"})
     assert HOSTILE not in html
     assert [word in html for word in ("Ada", "by rule", "looks &lt;img")] == [True, True, True]
+    assert "“looks &lt;img" in history_html(history, shown=None, may_act=True)
 
 
 def test_a_new_adapter_meets_the_current_one_at_once_and_the_outcome_counts(store, ada):
@@ -308,11 +323,33 @@ def test_counts_of_pairs_without_any():
     assert HOSTILE not in pairs_html(PairCounts(kept=0, dropped=1, picks=0), {}, {HOSTILE: 1})
 
 
-def test_the_preview_stores_nothing(studio, store, monkeypatch):
-    pair = NewRoundPair(origin="pick", chosen_sha256="0" * 64, rejected_sha256="1" * 64, kept=False, drop_reason="tie")
-    monkeypatch.setattr(training_values, "pairs_for_a_round", lambda studio: [pair])
-    assert "1 pair dropped" in text(training_values.preview_html(studio))
+def test_the_preview_waits_for_the_models(studio):
+    assert "have not been asked for" in text(training_values.preview_html(studio))
+
+
+def test_the_preview_says_what_a_round_would_use_and_stores_nothing(studio, store, ready_host, ada):
+    studio = replace(studio, host=ready_host)
+    assert "Nothing can be trained on" in training_values.preview_html(studio)
+    add_picks(store, 5, bundle="tiny")
+    pair = add_generation(store, bundle="tiny", content=[png(100), png(101)])
+    comparison = store.comparisons.create([candidate.id for candidate in pair.candidates])
+    store.picks.save(new_pick(comparison, ada, Outcome.TIE))
+    html = training_values.preview_html(studio)
+    assert "5 pairs used, from 5 picks" in text(html)
+    assert "1 pair dropped" in text(html)
+    assert html.count("<figure>") == 5
     assert store.rounds.list() == []
+
+
+def test_picks_between_adapters_start_no_round_and_are_not_trained_on(studio, store, ready_host, ada):
+    studio = replace(studio, host=ready_host)
+    _, first = finished(store, name="first")
+    for comparison in store.comparisons.get_many(line_up(store, duel_of(store, first.id), ada)):
+        store.picks.save(new_pick(comparison, ada))
+    assert store.rounds.new_picks("tiny") == 0
+    html = training_values.preview_html(studio)
+    assert "Nothing can be trained on" in html
+    assert "held out for evaluation" in html
 
 
 def test_the_log_is_read_from_its_end_and_from_nowhere_else(tmp_path):
