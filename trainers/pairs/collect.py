@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import combinations
+from itertools import combinations, cycle
 
 import numpy as np
 
@@ -227,24 +227,28 @@ def _spoilt(kept: Sequence[DraftPair], gallery: Gallery, config: PairConfig) -> 
     """Picked pictures against spoilt copies of themselves, in turn one of each kind."""
     rng = np.random.default_rng(config.seed)
     bases = list({draft.chosen.media_sha256: draft.chosen for draft in kept}.values())
-    made = 0
-    for kind in KINDS * -(-config.perturbed // len(KINDS)):
-        if made == config.perturbed or not bases:
+    made = fruitless = 0
+    for kind in cycle(KINDS):
+        if made == config.perturbed or fruitless == len(KINDS) or not bases:
             return
         base = bases[made % len(bases)]
-        if kind == "swap" and base.generation.options.get("expected_order") is None:
-            continue  # where nobody's place was said, nobody can be in the wrong one
-        stranger = _stranger(base, bases, gallery) if kind == "wrong-face" else None
-        spoilt = perturb(gallery.picture(base.media_sha256), kind, rng, faces=gallery.faces(base), stranger=stranger)
-        if spoilt is not None:
-            made += 1
-            yield DraftPair(
-                origin=f"perturbed-{kind}",
-                generation=base.generation,
-                chosen=base,
-                rejected=None,
-                rejected_picture=spoilt,
-            )
+        spoilt = None
+        # Where nobody's place was said, nobody can be in the wrong one.
+        if kind != "swap" or base.generation.options.get("expected_order") is not None:
+            stranger = _stranger(base, bases, gallery) if kind == "wrong-face" else None
+            picture = gallery.picture(base.media_sha256)
+            spoilt = perturb(picture, kind, rng, faces=gallery.faces(base), stranger=stranger)
+        if spoilt is None:
+            fruitless += 1
+            continue
+        made, fruitless = made + 1, 0
+        yield DraftPair(
+            origin=f"perturbed-{kind}",
+            generation=base.generation,
+            chosen=base,
+            rejected=None,
+            rejected_picture=spoilt,
+        )
 
 
 def _stranger(base: Candidate, bases: Sequence[Candidate], gallery: Gallery) -> Stranger | None:
