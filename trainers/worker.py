@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     torch.set_num_threads(options.threads)
     if hasattr(os, "nice"):
-        os.nice(10)
+        os.nice(options.nice)
     shutdown = threading.Event()
     for wish in (signal.SIGTERM, signal.SIGINT):
         signal.signal(wish, lambda *_: shutdown.set())
@@ -144,6 +144,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--face-pack", type=Path, help="folder of an InsightFace pack; the bundle's own if absent")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--nice", type=int, default=10, help="by how much less urgent than its caller it is on CPUs")
     parser.add_argument("--picks-per-round", type=int, default=40, help="new picks that start a round; 0: on request")
     parser.add_argument("--config", type=Path, help="TOML file with the settings of rounds")
     parser.add_argument("--evaluation-portraits", type=Path, default=PORTRAITS, help="folder of people to measure on")
