@@ -48,7 +48,8 @@ class Place:
         """Command line of a worker on a data folder."""
         options = {
             "--data": data, "--bundle": self.bundle, "--face-pack": self.pack, "--config": self.config,
-            "--device": "cpu", "--evaluation-portraits": self.evaluation, "--lease-seconds": 2, "--picks-per-round": 0, "--nice": 0,
+            "--device": "cpu", "--evaluation-portraits": self.evaluation, "--lease-seconds": 2,
+            "--picks-per-round": 0, "--nice": 0,
         }  # fmt: skip
         return [*(str(part) for option in options.items() for part in option), *more]
 
