@@ -168,7 +168,7 @@ def test_the_published_heads():
     assert ratings[9] > ratings[0] + 2
     assert np.corrcoef(ratings, range(10))[0, 1] > 0.9
     improved = HEADS / "improved_v2" / "sac+logos+ava1-l14-linearMSE.pth"
-    weights = torch.load(improved, weights_only=True)
+    weights = torch.load(improved, map_location="cpu", weights_only=True)
     expected = features[5]
     for number in (0, 2, 4, 6, 7):
         expected = weights[f"layers.{number}.weight"] @ expected + weights[f"layers.{number}.bias"]
