@@ -301,13 +301,8 @@ def test_a_full_disk_fails_the_round_and_nothing_else(store, worker, when):
     """/dev/full refuses every byte with the error of a full disk."""
     add_picks(store, 3)
     row = store.rounds.create("tiny")
-    run = store.folder / "rounds" / "1" / "run"
-
-    def fill() -> None:
-        run.mkdir(parents=True)
-        (run / f"checkpoint.pt.{os.getpid()}.partial").symlink_to("/dev/full")
-
-    when("Training on", fill)
+    outcome = store.folder / "rounds" / "1" / f"outcome.json.{os.getpid()}.partial"
+    when("Training on", lambda: outcome.symlink_to("/dev/full"))
     row = end_of(store, row, worker)
     assert row.state is RoundState.FAILED
     assert "The disk is full" in row.message
