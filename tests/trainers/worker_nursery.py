@@ -22,6 +22,8 @@ from queue import Queue
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 600
+"""Seconds: a busy machine is not a broken worker."""
 
 
 class Nursery:
@@ -46,12 +48,12 @@ class Nursery:
         """Start a worker; returns its process id."""
         self._process.stdin.write(json.dumps(arguments) + "\n")
         self._process.stdin.flush()
-        return self._started.get(timeout=120)
+        return self._started.get(timeout=PATIENCE)
 
     def wait(self, pid: int) -> int:
         """Wait for the end of a worker; returns its status, negative for a signal."""
         with self._changed:
-            if not self._changed.wait_for(lambda: pid in self._ended, timeout=240):
+            if not self._changed.wait_for(lambda: pid in self._ended, timeout=PATIENCE):
                 raise TimeoutError(f"worker {pid} has not ended")
             return self._ended[pid]
 
