@@ -72,6 +72,20 @@ def test_the_thresholds_of_equation_nine(deltas, reason):
     assert objection(deltas, {"identity": 0.1, "object": 0.2}) == reason
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"thresholds": {"beauty": 1.0}}, "no metric 'beauty'"),
+        ({"thresholds": {"identity": -0.1}}, "threshold of identity is -0.1"),
+        ({"thresholds": {"identity": float("nan")}}, "threshold of identity is nan"),
+        ({"perturbed": -1}, "perturbed is -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PairConfig(**settings)
+
+
 # --- perturbations
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from core.backbones.bundles import Bundle
 from core.clip import installed_clip
 from core.faces import FaceAnalyzer
-from core.metrics import differences
+from core.metrics import METRICS, differences
 from core.portraits import prepare_person
 from core.provenance import encode_png
 from studio.store import NewRoundPair, Store, StoreError
@@ -39,6 +39,16 @@ class PairConfig:
     perturbed: int = 0
     """Most pairs of a picked picture and a spoilt copy of it."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, threshold in self.thresholds.items():
+            if name not in METRICS:
+                raise ValueError(f"There is no metric {name!r} to have a threshold; there are {', '.join(METRICS)}.")
+            if not threshold >= 0:
+                raise ValueError(f"The threshold of {name} is {threshold!r}, but must be a number of at least 0.")
+        for name in ("generated", "perturbed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, but must be at least 0.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
