@@ -77,10 +77,12 @@ def run_round(store: Store, row: Round, lease: Lease, models: Models, config: Ma
 
 
 def tidy(store: Store) -> None:
-    """Remove what ended rounds left in their folders, also those whose worker was killed at the end; logs stay."""
-    live = {str(row.number) for row in store.rounds.live()}
+    """Remove what rounds left in their folders that have ended, or that pause while a person was deleted; logs stay."""
+    needed = {
+        str(row.number) for row in store.rounds.live() if row.data_deleted_at is None or row.lease_owner is not None
+    }
     for folder in (store.folder / "rounds").glob("*"):
-        if folder.name not in live:
+        if folder.name not in needed:
             for name in TEMPORARY:
                 shutil.rmtree(folder / name, ignore_errors=True)
             (folder / OUTCOME_FILE).unlink(missing_ok=True)

@@ -290,6 +290,9 @@ def test_deleting_a_person_ends_the_round_that_trains_on_the_pictures(store, pla
     row = _paused_in_training(store, place, when)
     for person in store.people.list():
         store.deletions.delete_person(person.id)
+    # What was cached of the pictures goes at once, also while the round pauses.
+    assert not Worker(store, place.models, config=CONFIG).work_once()
+    assert [path.name for path in (store.folder / "rounds" / "1").iterdir()] == ["log.txt"]
     store.rounds.ask(row.id, RoundRequest.RUN)
     row = end_of(store, row, Worker(store, place.models, config=CONFIG))
     assert row.state is RoundState.FAILED
