@@ -49,7 +49,8 @@ def import_file(store: Store, path: Path) -> str:
     elif is_archive(path):
         done = import_archive(store, path)
         rows = sum(done.added.values())
-        return f"{path.name}: {rows:,} rows and {done.files:,} files added, {sum(done.present.values()):,} were here."
+        here = sum(done.present.values())
+        return f"{path.name}: {rows:,} rows added, {here:,} were here already; {done.files:,} files read."
     else:
         report = import_jsonl(store, path)
     words = f"{path.name}: {report.added:,} picks added, {report.present:,} were here already"
