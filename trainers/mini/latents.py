@@ -18,11 +18,13 @@ from tqdm import tqdm
 
 from core.backbones.protocol import Conditioning
 from core.backbones.qwen_image_21 import QwenImage21Backbone
+from core.prompts import Task, static_prompt
 from trainers.mini.data import Example, Shard, face_mask, to_tensor
 from trainers.mini.geometry import PATCH
 
 ENCODE_BATCH = 64
-TEXT_STRIDE = 64
+TEXT_STRIDE = 192
+TEMPLATE_EVERY = 4
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,14 @@ def load_latents(paths: Sequence[Path], cache: Path, backbone: QwenImage21Backbo
     )
 
 
+def prompt_for(number: int, example: Example) -> str:
+    """The full caption, and for some examples the template: people generate with either."""
+    if number % TEMPLATE_EVERY:
+        return example.prompt
+    task = Task.CHILD if example.task == "child" else Task.GROUP
+    return static_prompt(task, len(example.people), example.scene)
+
+
 def text_of(conditioning: Conditioning) -> Text:
     return Text(conditioning.embeddings[0].cpu(), conditioning.picture_slots.cpu())
 
@@ -139,8 +149,8 @@ def _encode(shard: Shard, backbone: QwenImage21Backbone) -> dict[str, Tensor]:
 
 def _read(shard: Shard, backbone: QwenImage21Backbone) -> dict[str, Tensor]:
     texts = [
-        text_of(backbone.encode_prompt(example.prompt, [shard.portraits[index] for index in example.references]))
-        for example in shard.examples
+        text_of(backbone.encode_prompt(prompt_for(number, example), [shard.portraits[i] for i in example.references]))
+        for number, example in enumerate(shard.examples)
     ]
     return {
         "embeddings": torch.cat([text.embeddings for text in texts]).half(),
