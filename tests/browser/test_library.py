@@ -35,7 +35,7 @@ def test_pictures_go_to_the_bin_and_come_back(visit, server):
 def test_what_was_exported_can_be_imported(visit, server, tmp_path):
     session = prepared_session(server.store, "To send", 2)
     ada = server.store.people.annotator("Ada").id
-    (given,) = server.store.sessions.claim(session.id, ada)
+    (given,) = server.store.sessions.claim(session.id, ada, count=1)
     server.store.picks.save(new_pick(given.comparison, ada, lease_id=given.lease_id))
     page = visit()
     open_library(page)
