@@ -67,7 +67,7 @@ class Server:
 
 
 @contextmanager
-def running(folder: Path, *options: str) -> Iterator[Server]:
+def running(folder: Path) -> Iterator[Server]:
     """A studio with tiny random models and a data folder of its own."""
     bundle, pack, data = write_tiny_bundle(folder / "bundle"), face_pack(folder / "pack"), folder / "data"
     store = Store.open(data)
@@ -75,7 +75,7 @@ def running(folder: Path, *options: str) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     places = {"--data": data, "--bundle": bundle, "--face-pack": pack, "--port": port, "--device": "cpu"}
-    command = [sys.executable, "app.py", "--no-worker", *options]
+    command = [sys.executable, "app.py", "--no-worker"]
     command += [str(part) for place in places.items() for part in place]
     server = Server(f"http://127.0.0.1:{port}", store, command, folder / "log")
     try:
@@ -90,13 +90,6 @@ def running(folder: Path, *options: str) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory) -> Iterator[Server]:
     with running(tmp_path_factory.mktemp("app")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def locked_server(tmp_path_factory) -> Iterator[Server]:
-    """The same behind a login."""
-    with running(tmp_path_factory.mktemp("locked"), "--auth", "ada:lovelace,grace:hopper") as server:
         yield server
 
 
