@@ -7,6 +7,7 @@ from insightface.utils import face_align
 from core.face_encoder import ARCFACE_TEMPLATE
 from tests.trainers.mini_faces_portraits import BOX, LANDMARKS, SIZE, drawn_portrait, write_portraits
 from trainers.mini.faces.attributes import box_crop
+from trainers.mini.faces.backgrounds import random_background
 from trainers.mini.faces.portraits import (
     Portrait,
     PortraitSet,
@@ -15,11 +16,12 @@ from trainers.mini.faces.portraits import (
 )
 from trainers.mini.faces.scenes import (
     MIRRORED,
+    VISIBLE,
     aligned_crop,
+    chain,
     degrade,
     occlude,
     paste,
-    random_background,
     random_scene,
     similarity,
     transform,
@@ -117,6 +119,23 @@ def test_pasting_moves_pixels_where_the_matrix_says(scale):
     np.testing.assert_allclose(find_marks(picture), transform(matrix, LANDMARKS), atol=0.5)
 
 
+def test_pasting_says_what_it_hides():
+    rgba = np.zeros((32, 32, 4), np.uint8)
+    rgba[8:20, 4:30, 3] = 255
+    hidden = paste(np.zeros((60, 50, 3), np.uint8), rgba, np.array([[1.0, 0, 10], [0, 1, 20]]))
+    expected = np.zeros((60, 50), bool)
+    expected[28:40, 14:40] = True
+    np.testing.assert_array_equal(hidden, expected)
+
+
+def test_chain_does_one_after_the_other():
+    rng = np.random.default_rng(0)
+    outer, inner, points = rng.normal(size=(2, 3)), rng.normal(size=(2, 3)), rng.normal(size=(7, 2))
+    np.testing.assert_allclose(
+        transform(chain(outer, inner), points), transform(outer, transform(inner, points)), atol=1e-12
+    )
+
+
 def test_pasting_outside_the_picture_changes_nothing():
     picture = np.full((20, 20, 3), 7, np.uint8)
     paste(picture, marked_portrait().rgba, np.array([[1.0, 0, 500], [0, 1, 500]]))
@@ -159,6 +178,38 @@ def test_scene_labels_are_where_the_faces_are():
             right[mirrored] += np.max(np.linalg.norm(found[order] - scene.landmarks[0], axis=1)) < 3
     assert min(right) > 4
     assert sum(right) > 0.7 * seen  # something may stand before a mark
+
+
+class ColouredPortraits:
+    """Opaque squares, each person in a colour of their own."""
+
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, index):
+        rgba = np.full((SIZE, SIZE, 4), 255, np.uint8)
+        rgba[..., :3] = self.colour(index)
+        return replace(marked_portrait(), rgba=rgba)
+
+    def colour(self, index):
+        return np.array([index // 100, index // 10 % 10, index % 10]) * 25
+
+
+def share_shown(portraits, scene, box, index):
+    left, top, right, bottom = np.clip(box.round().astype(int), 0, len(scene.picture))
+    inside = scene.picture[top:bottom, left:right].astype(int)
+    return (np.abs(inside - portraits.colour(index)).max(-1) < 4).mean()
+
+
+def test_faces_behind_others_are_not_to_be_found():
+    portraits, shown, hidden = ColouredPortraits(), [], 0
+    for seed in range(300):
+        scene = random_scene(np.random.default_rng(seed), portraits, 160, damaged=False)
+        shown += [share_shown(portraits, scene, *face) for face in zip(scene.box, scene.portrait, strict=True)]
+        hidden += len(scene.hidden)
+    assert hidden > 10
+    assert min(shown) > 0.2  # something small may cover a part
+    assert np.mean(np.array(shown) > VISIBLE - 0.02) > 0.9
 
 
 def test_scenes_have_all_sizes_and_counts(directory):

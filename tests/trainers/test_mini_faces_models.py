@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,6 +107,19 @@ def test_loss_of_a_picture_without_faces_is_finite_and_has_a_gradient():
     assert terms[1] == terms[2] == 0
 
 
+def test_hidden_faces_count_neither_for_nor_against():
+    scene = scene_of([[10, 12, 40, 50]])
+    half_hidden = replace(scene, hidden=np.array([[90, 90, 140, 150]], np.float32))
+    scores, boxes, landmarks, face = perfect_output(scene)
+    centres, _, _ = anchor_table(160, 160)
+    inside = ((centres > 100) & (centres < 130)).all(1)
+    assert inside.any()
+    assert (face[inside] == -1).all()
+    scores[0, inside] = 12.0  # found, though mostly hidden
+    assert detection_loss(scores, boxes, landmarks, [scene])[0] > 0.1
+    assert detection_loss(scores, boxes, landmarks, [half_hidden])[0] < 1e-2
+
+
 def test_box_overlap_equals_counting_pixels():
     rng = np.random.default_rng(0)
     corners = np.sort(rng.integers(0, 30, (50, 2, 2, 2)), axis=2).astype(np.float32)
@@ -146,7 +160,7 @@ def test_detector_learns_one_scene(tmp_path):
 
 def test_angular_margin_is_arcfaces_formula():
     generator = torch.Generator().manual_seed(0)
-    head = AngularMargin(5, scale=10.0).double()
+    head = AngularMargin(torch.randn(5, 3, generator=generator), scale=10.0).double()
     embeddings = torch.randn(8, 128, generator=generator, dtype=torch.float64)
     person = torch.arange(8) % 5
     unit = [torch.nn.functional.normalize(x) for x in (embeddings, head.centres)]
@@ -158,10 +172,10 @@ def test_angular_margin_is_arcfaces_formula():
 
 
 def test_angular_margin_still_pushes_when_the_true_person_is_opposite():
-    head = AngularMargin(2)
+    head = AngularMargin(torch.zeros(2, 3))
     with torch.no_grad():
-        head.centres.zero_()
-        head.centres[0, 0], head.centres[1, 1] = 1, 1
+        head.offsets.zero_()
+        head.offsets[0, 0], head.offsets[1, 1] = 1, 1
     embedding = torch.zeros(1, 128)
     embedding[0, :2] = torch.tensor([-1.0, 0.02])
     embedding.requires_grad_()
@@ -170,6 +184,22 @@ def test_angular_margin_still_pushes_when_the_true_person_is_opposite():
     assert moved[0, 1].abs() != embedding[0, 1].abs()
     assert embedding.grad.isfinite().all()
     assert head(moved, torch.tensor([0]), 0.5)[0, 0] > head(embedding, torch.tensor([0]), 0.5)[0, 0]
+
+
+def test_a_picture_of_one_person_teaches_about_people_of_like_traits():
+    torch.manual_seed(0)
+    traits = torch.tensor([[1.0, 0.0], [1.0, torch.nan], [0.0, 1.0]])
+    head = AngularMargin(traits)
+    embedding = torch.randn(1, 128)
+    before = torch.nn.functional.cosine_similarity(head.centres, embedding)
+    optimizer = torch.optim.SGD(head.of_traits.parameters(), 0.01)
+    torch.nn.functional.cross_entropy(head(embedding, torch.tensor([0]), 0.0), torch.tensor([0])).backward()
+    optimizer.step()
+    after = torch.nn.functional.cosine_similarity(head.centres, embedding)
+    # The second has the same known trait: drawn along, though it is a wrong answer. The third is not.
+    assert after[0] > before[0]
+    assert after[1] > before[1]
+    assert after[2] < before[2]
 
 
 def test_unknown_traits_cost_nothing():
@@ -184,8 +214,8 @@ def test_models_have_the_sizes_the_pack_allows():
     def megabytes(model):
         return sum(parameter.numel() for parameter in model.parameters()) * 4 / 1e6
 
-    assert megabytes(Detector()) <= 1
-    assert 2 <= megabytes(Recogniser()) <= 4
+    assert megabytes(Detector()) <= 4
+    assert megabytes(Recogniser()) <= 7
 
 
 def test_area_under_curve_equals_comparing_all_pairs():
@@ -218,7 +248,8 @@ class Oracle:
             for box, points in zip(scene.box, scene.landmarks, strict=True)
         ]
         invented = Face(np.array([900, 900, 950, 950.0]), np.zeros((5, 2)), np.ones(1), 0.9)
-        return faces[self.miss :] + [invented] * self.invent
+        half_hidden = [Face(box, np.zeros((5, 2)), np.ones(1), 0.9) for box in scene.hidden]
+        return faces[self.miss :] + [invented] * self.invent + half_hidden
 
 
 def test_scene_measure_counts_missed_and_invented_faces(tmp_path):

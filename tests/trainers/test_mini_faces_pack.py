@@ -21,7 +21,7 @@ from core.faces import FaceAnalyzer, default_pack
 from tests.trainers.mini_faces_portraits import write_portraits
 from trainers.mini.faces.__main__ import main
 from trainers.mini.faces.attributes import Attributes
-from trainers.mini.faces.checkpoint import load_average
+from trainers.mini.faces.checkpoint import TrainingConfig, load_average
 from trainers.mini.faces.detector import Detector
 from trainers.mini.faces.export import Calibration, ExportedDetector, export_pack
 from trainers.mini.faces.measure import overlap
@@ -194,6 +194,17 @@ def test_resuming_with_other_values_is_refused(portraits, tmp_path):
     main([*arguments, "--samples", "4"])
     with pytest.raises(ValueError, match=r"other values for samples"):
         main([*arguments, "--samples", "6"])
+
+
+def test_precision_may_change_and_must_be_known(portraits, tmp_path):
+    out = tmp_path / "a.pt"
+    arguments = ["train", "attributes", "--data", str(portraits), "--batch", "2", "--samples", "4", "--out", str(out)]
+    main([*arguments, "--precision", "bfloat16"])
+    state = load_average(out, Attributes()).state_dict()
+    assert all(value.dtype != torch.bfloat16 and value.isfinite().all() for value in state.values())
+    main(arguments)  # nothing is left to do, in whichever precision
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16"):
+        TrainingConfig(data=("a",), out=out, samples=1, batch=1, learning_rate=1.0, precision="float16")
 
 
 def test_a_new_run_may_start_from_other_weights(portraits, tmp_path):

@@ -12,7 +12,7 @@ import torch
 from core.faces import FaceAnalyzer, default_pack
 from trainers.mini.faces.attributes import Attributes, train_attributes
 from trainers.mini.faces.calibrate import calibrate
-from trainers.mini.faces.checkpoint import TrainingConfig, load_average
+from trainers.mini.faces.checkpoint import PRECISIONS, TrainingConfig, load_average
 from trainers.mini.faces.detector import Detector, train_detector
 from trainers.mini.faces.export import Calibration, export_pack
 from trainers.mini.faces.measure import (
@@ -25,11 +25,10 @@ from trainers.mini.faces.measure import (
 from trainers.mini.faces.portraits import PortraitSet
 from trainers.mini.faces.recogniser import Recogniser, train_recogniser
 
-# Samples, batch and peak learning rate that made the pack in assets/faces on one CPU core (its README has the
-# times).
+# Samples, batch and peak learning rate for one CPU core; the README of assets/faces says what made that pack.
 RECIPES = {
-    "detector": (train_detector, 40_000, 16, 2e-3),
-    "recogniser": (train_recogniser, 150_000, 64, 2e-3),
+    "detector": (train_detector, 80_000, 32, 3e-3),
+    "recogniser": (train_recogniser, 100_000, 64, 2e-3),
     "attributes": (train_attributes, 40_000, 64, 2e-3),
 }
 
@@ -37,9 +36,9 @@ RECIPES = {
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m trainers.mini.faces", description=__doc__)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
-    commands = parser.add_subparsers(dest="command", required=True)
+    subcommands = parser.add_subparsers(dest="command", required=True)
 
-    render = commands.add_parser("render", help="render people and cut them out; goes on where it was stopped")
+    render = subcommands.add_parser("render", help="render people and cut them out; goes on where it was stopped")
     render.add_argument("--out", type=Path, required=True)
     render.add_argument("--people", type=int, default=10_000)
     render.add_argument("--first", type=int, default=0, help="number of the first person")
@@ -47,7 +46,11 @@ def main(arguments: list[str] | None = None) -> None:
     render.add_argument("--size", type=int, default=144, help="side of a portrait in pixels")
     render.add_argument("--device", default="cpu")
 
-    train = commands.add_parser("train", help="train one model; goes on from its checkpoint")
+    gather = subcommands.add_parser("gather", help="take the cut-outs of `python -m trainers.mini.render` instead")
+    gather.add_argument("--cutouts", type=Path, required=True)
+    gather.add_argument("--out", type=Path, required=True)
+
+    train = subcommands.add_parser("train", help="train one model; goes on from its checkpoint")
     train.add_argument("model", choices=sorted(RECIPES))
     train.add_argument("--data", nargs="+", required=True, help="directories of rendered portraits")
     train.add_argument("--out", type=Path, required=True, help="checkpoint file")
@@ -58,8 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     train.add_argument("--device", default="cpu")
+    train.add_argument("--precision", choices=PRECISIONS, default="float32", help="bfloat16: faster with AMX or a GPU")
 
-    export = commands.add_parser("export", help="write the pack")
+    export = subcommands.add_parser("export", help="write the pack")
     export.add_argument(
         "--checkpoints",
         type=Path,
@@ -70,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     export.add_argument("--out", type=Path, default=default_pack())
     export.add_argument("--scenes", type=int, default=200, help="composed pictures the thresholds are set on")
 
-    measure = commands.add_parser("measure", help="measure packs on held-out people and photographs")
+    measure = subcommands.add_parser("measure", help="measure packs on held-out people and photographs")
     measure.add_argument("--pack", nargs="+", default=[str(default_pack())], help="packs to put side by side")
     measure.add_argument("--data", nargs="+", required=True)
     measure.add_argument("--photographs", type=Path, help="folder with ids/PERSON/* and groups/*")
@@ -81,7 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    {"render": _render, "train": _train, "export": _export, "measure": _measure}[options.command](options)
+    commands = {"render": _render, "gather": _gather, "train": _train, "export": _export, "measure": _measure}
+    commands[options.command](options)
 
 
 def _render(options: argparse.Namespace) -> None:
@@ -99,6 +104,12 @@ def _render(options: argparse.Namespace) -> None:
     )
 
 
+def _gather(options: argparse.Namespace) -> None:
+    from trainers.mini.faces.cutouts import gather_portraits
+
+    gather_portraits(options.cutouts, options.out)
+
+
 def _train(options: argparse.Namespace) -> None:
     function, samples, batch, learning_rate = RECIPES[options.model]
     config = TrainingConfig(
@@ -111,6 +122,7 @@ def _train(options: argparse.Namespace) -> None:
         seed=options.seed,
         save_every=options.save_every,
         device=options.device,
+        precision=options.precision,
     )
     function(config)
 

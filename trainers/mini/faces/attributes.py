@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from trainers.mini.faces.backgrounds import random_background
 from trainers.mini.faces.checkpoint import Training, TrainingConfig
 from trainers.mini.faces.portraits import Portrait, PortraitSet
-from trainers.mini.faces.recogniser import Residual, _downsample, to_input
-from trainers.mini.faces.scenes import degrade, occlude, paste, random_background
+from trainers.mini.faces.recogniser import Residual, downsample, to_input
+from trainers.mini.faces.scenes import degrade, occlude, paste
 
 SIZE = 96
 # InsightFace cuts a square this much larger than the longer side of the box, and scales by 1/128, not
@@ -28,15 +29,15 @@ MEAN, STD = 127.5, 128.0
 class Attributes(nn.Module):
     """(B, 3, 96, 96) RGB in [-1, 1] -> (B, 3): logits of female and male, and age / 100."""
 
-    def __init__(self, widths: tuple[int, int, int, int] = (16, 24, 48, 96)):
+    def __init__(self, widths: tuple[int, int, int, int] = (24, 32, 64, 96)):
         super().__init__()
-        layers: list[nn.Module] = [_downsample(3, widths[0])]
+        layers: list[nn.Module] = [downsample(3, widths[0])]
         for before, width in itertools.pairwise(widths):
-            layers += [_downsample(before, width), Residual(width)]
+            layers += [downsample(before, width), Residual(width)]
         last = widths[-1]
-        layers += [nn.Conv2d(last, last, 6, groups=last, bias=False), nn.BatchNorm2d(last), nn.Flatten()]
+        layers += [nn.Conv2d(last, last // 3, 1, bias=False), nn.BatchNorm2d(last // 3), nn.ReLU(), nn.Flatten()]
         self.layers = nn.Sequential(*layers)
-        self.output = nn.Linear(last, 3)
+        self.output = nn.Linear(last // 3 * 6 * 6, 3)
         with torch.no_grad():
             self.output.bias.copy_(torch.tensor([0.0, 0.0, 0.3]))
 
@@ -76,7 +77,8 @@ def train_attributes(config: TrainingConfig) -> Attributes:
         rng = np.random.default_rng([config.seed, run.step])
         chosen = rng.integers(len(portraits), size=config.batch)
         crops = [box_crop(rng, portraits[int(index)]) for index in chosen]
-        output = model(to_input(crops, mean=MEAN, std=STD).to(config.device))
+        with config.autocast():
+            output = model(to_input(crops, mean=MEAN, std=STD).to(config.device)).float()
         male = torch.from_numpy(~portraits.female[chosen]).long().to(config.device)
         age = torch.from_numpy(portraits.age[chosen]).to(config.device) / 100
         sex_loss = F.cross_entropy(output[:, :2], male, label_smoothing=0.05)

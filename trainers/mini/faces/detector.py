@@ -35,7 +35,7 @@ class Detector(nn.Module):
     stride s stand for faces of about 2 s and 4 s pixels.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (12, 24, 40, 56, 68), neck: int = 32):
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96, 128), neck: int = 64):
         super().__init__()
         stem, low, small, medium, large = widths
         self.stem = nn.Sequential(_conv(3, stem, 2), _conv(stem, low, 2))
@@ -78,7 +78,7 @@ class _Separable(nn.Module):
         super().__init__()
         half = width // 2
         self.layers = nn.Sequential(
-            nn.Conv2d(width, half, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(), _conv(half, width, 1)
+            nn.Conv2d(width, half, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(inplace=True), _conv(half, width, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class _Separable(nn.Module):
 
 def _conv(before: int, after: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()
+        nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
     )
 
 
@@ -139,6 +139,12 @@ def assign(boxes: Tensor, centres: Tensor, strides: Tensor, sizes: Tensor) -> tu
     return torch.where(found, face, none), near.any(1) & ~found
 
 
+def _in_any(points: Tensor, boxes: Tensor) -> Tensor:
+    """(N, 2) points, (K, 4) boxes -> (N,) bool: in at least one of the boxes."""
+    inside = (points[:, None] >= boxes[:, :2]) & (points[:, None] <= boxes[:, 2:])
+    return inside.all(2).any(1)
+
+
 def box_overlap(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of (N, 4) boxes, pairwise by row: (N,)."""
     low, high = torch.maximum(boxes[:, :2], others[:, :2]), torch.minimum(boxes[:, 2:], others[:, 2:])
@@ -166,7 +172,7 @@ def detection_loss(
         truth = torch.from_numpy(scene.box)
         face, neither = assign(truth, centres, strides, sizes)
         answers.append(face >= 0)
-        ignored.append(neither)
+        ignored.append((neither | _in_any(centres, torch.from_numpy(scene.hidden))) & (face < 0))
         target_box.append(truth[face[face >= 0]])
         target_points.append(torch.from_numpy(scene.landmarks)[face[face >= 0]])
     device = scores.device
@@ -217,7 +223,9 @@ def train_detector(config: TrainingConfig, *, sizes: tuple[int, ...] = (128, 160
         size = int(rng.choice(sizes))
         scenes = [random_scene(rng, portraits, size) for _ in range(config.batch)]
         pictures = to_input([scene.picture for scene in scenes], mean=MEAN, std=STD).to(config.device)
-        scores, boxes, landmarks = (torch.cat(parts, 1) for parts in model(pictures))
+        with config.autocast():
+            output = model(pictures)
+        scores, boxes, landmarks = (torch.cat(parts, 1).float() for parts in output)
         score_loss, box_loss, landmark_loss = detection_loss(scores, boxes, landmarks, scenes)
         run.advance(score_loss + 2 * box_loss + 10 * landmark_loss)
         progress.set_postfix(

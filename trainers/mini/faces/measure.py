@@ -15,10 +15,12 @@ import cv2
 import numpy as np
 
 from core.faces import Face, FaceAnalyzer
+from trainers.mini.faces.backgrounds import random_background
 from trainers.mini.faces.portraits import PortraitSet
-from trainers.mini.faces.scenes import Scene, degrade, paste, random_background, random_scene
+from trainers.mini.faces.scenes import Scene, degrade, paste, random_scene
 
 SCENE_SIZE = 256
+LARGE = 40
 ADULT, CHILD = 18.0, 13.0
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -42,12 +44,15 @@ def measure_scenes(analyzer: FaceAnalyzer, portraits: PortraitSet, *, count: int
     rng = np.random.default_rng(seed)
     true = found = false = 0
     errors: list[float] = []
+    heights: list[float] = []
     for _ in range(count):
         scene = random_scene(rng, portraits, SCENE_SIZE, damaged=False)
         faces = analyzer.analyze(degrade(rng, scene.picture, 0.4))
         result = _match(scene, faces)
         true, found, false = true + result[0], found + result[1], false + result[2]
         errors += result[3]
+        heights += result[4]
+    large = [error for error, height in zip(errors, heights, strict=True) if height >= LARGE]
     return [
         Measurement(name="faces found in composed pictures", value=100 * found / max(1, true), unit="%", count=true),
         Measurement(name="false faces", value=false / count, unit="per picture", count=count),
@@ -57,13 +62,20 @@ def measure_scenes(analyzer: FaceAnalyzer, portraits: PortraitSet, *, count: int
             unit="% of eye distance",
             count=found,
         ),
+        Measurement(
+            name=f"landmark error, faces of {LARGE} px and more",
+            value=100 * float(np.mean(large or [np.nan])),
+            unit="% of eye distance",
+            count=len(large),
+        ),
     ]
 
 
-def _match(scene: Scene, faces: Sequence[Face]) -> tuple[int, int, int, list[float]]:
-    """True, found and false faces, and the mean landmark error of each found one in eye distances."""
+def _match(scene: Scene, faces: Sequence[Face]) -> tuple[int, int, int, list[float], list[float]]:
+    """True, found and false faces; of each found one the mean landmark error in eye distances and its height in
+    pixels."""
     free = set(range(len(faces)))
-    found, errors = 0, []
+    found, errors, heights = 0, [], []
     for box, landmarks in zip(scene.box, scene.landmarks, strict=True):
         overlaps = {index: overlap(box, faces[index].box) for index in free}
         best = max(overlaps, key=overlaps.get, default=None)
@@ -73,7 +85,9 @@ def _match(scene: Scene, faces: Sequence[Face]) -> tuple[int, int, int, list[flo
         found += 1
         eyes = max(float(np.linalg.norm(landmarks[1] - landmarks[0])), 0.2 * float(box[3] - box[1]))
         errors.append(float(np.linalg.norm(faces[best].landmarks - landmarks, axis=1).mean()) / eyes)
-    return len(scene.box), found, len(free), errors
+        heights.append(float(box[3] - box[1]))
+    false = [i for i in free if all(overlap(box, faces[i].box) < 0.3 for box in scene.hidden)]
+    return len(scene.box), found, len(false), errors, heights
 
 
 def measure_people(

@@ -21,6 +21,8 @@ PEOPLE_IN_A_SHARD = 20
 HELD_OUT_EVERY = 16
 # The renderer's boxes begin above the brows, InsightFace's at the hairline: this share of the height higher.
 HAIRLINE = 0.1
+# The renderer counts from the outer edge of the first pixel, OpenCV and InsightFace from its middle.
+PIXEL_MIDDLE = 0.5
 
 
 def render_people(out: Path, *, first: int, people: int, pictures: int, size: int, device: str = "cpu") -> None:
@@ -69,8 +71,7 @@ def render_portrait(renderer: Renderer, identity: int, age: float, seed: int, si
     grey = torch.full((size, size, 3), 0.2, device=renderer.device)
     rendered = renderer.render(renderer.build([member.person]), scene.camera, light_of(scene.setting), grey)
     alpha = soft_alpha(rendered.people >= 0)
-    # The renderer counts from the outer edge of the first pixel, OpenCV and InsightFace from its middle.
-    box, landmarks = (part[0].cpu().numpy() - 0.5 for part in (rendered.boxes, rendered.landmarks))
+    box, landmarks = (part[0].cpu().numpy() - PIXEL_MIDDLE for part in (rendered.boxes, rendered.landmarks))
     box[1] -= HAIRLINE * (box[3] - box[1])
     return Portrait(
         rgba=torch.cat([rendered.picture, alpha[..., None]], 2).cpu().numpy(),

@@ -7,20 +7,25 @@ be repeated exactly after a crash.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 from core.face_encoder import ARCFACE_TEMPLATE, TEMPLATE_SIZE
+from trainers.mini.faces.backgrounds import Rng, fractal, random_background
 from trainers.mini.faces.portraits import Portrait, PortraitSet
 
-Rng = np.random.Generator
 TEMPLATE = np.array(ARCFACE_TEMPLATE, np.float64)
 # Swapping left and right also swaps the eyes and the corners of the mouth.
 MIRRORED = [1, 0, 2, 4, 3]
+MIRROR_CROP = np.array([[-1.0, 0, TEMPLATE_SIZE - 1], [0, 1, 0]])
 # Share of scenes that are a part of one huge face.
 CLOSE_UPS = 0.1
+# Share of aligned crops without hair and anything else around the face.
+ONLY_FACES = 0.25
+# Of a face to find, at least this share is not behind somebody else.
+VISIBLE = 0.6
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -38,93 +43,38 @@ def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
-def random_background(rng: Rng, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) uint8 without a face: colour fields, shapes (some of skin colour), texture, writing.
+def chain(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """The (2, 3) affine matrix that does first `inner`, then `outer`."""
+    return np.column_stack([outer[:, :2] @ inner[:, :2], transform(outer, inner[:, 2][None])[0]])
 
-    Texture matters: on smooth backgrounds alone a detector learns that anything detailed is a face.
+
+def paste(picture: np.ndarray, rgba: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Draw a cut-out into `picture`, in place, placed by a (2, 3) affine matrix.
+
+    Returns:
+        (H, W) bool: the pixels of `picture` that the cut-out hides.
     """
-    side = max(height, width)
-    coarse = rng.integers(0, 256, (rng.integers(1, 6), rng.integers(1, 6), 3)).astype(np.float32)
-    if rng.random() < 0.6:  # most pictures have a muted background
-        coarse = rng.uniform(20, 235) + (coarse - coarse.mean()) * rng.uniform(0.05, 0.5)
-    interpolation = cv2.INTER_CUBIC if rng.random() < 0.85 else cv2.INTER_NEAREST
-    picture = cv2.resize(coarse, (width, height), interpolation=interpolation)
-    if rng.random() < 0.35:
-        picture += rng.uniform(10, 60) * _fractal(rng, height, width)[..., None]
-    picture = np.clip(picture, 0, 255).astype(np.uint8)
-    for _ in range(rng.integers(1, 16) if rng.random() < 0.65 else 0):
-        _draw_shape(rng, picture, side * np.exp(rng.uniform(np.log(0.015), np.log(0.35))))
-    if rng.random() < 0.5:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 0.03 * side + 0.6))
-    if rng.random() < 0.3:
-        textured = picture + rng.uniform(5, 45) * _fractal(rng, height, width)[..., None]
-        picture = np.clip(textured, 0, 255).astype(np.uint8)
-    return picture
-
-
-def _fractal(rng: Rng, height: int, width: int) -> np.ndarray:
-    """(height, width) float32 noise of about unit size with detail at all scales, as natural surfaces have it."""
-    total = np.zeros((height, width), np.float32)
-    falloff = rng.uniform(0.45, 1.0)
-    stretch = np.exp(rng.normal(0, 0.6))  # wood and hair have a direction
-    cells, weight = 2.0, 1.0
-    while cells < max(height, width):
-        shape = (min(height, round(cells * stretch) + 1), min(width, round(cells / stretch) + 1))
-        grid = rng.standard_normal(shape, np.float32)
-        total += weight * cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
-        cells, weight = cells * 2.2, weight * falloff
-    return total / 1.5
-
-
-def _draw_shape(rng: Rng, picture: np.ndarray, size: float) -> None:
-    """One ellipse, box, line, word or striped patch, in place."""
-    height, width = picture.shape[:2]
-    colour = np.array([225, 175, 150]) * rng.uniform(0.3, 1.1) if rng.random() < 0.35 else rng.uniform(0, 255, 3)
-    colour = colour.tolist()
-    x, y = int(rng.uniform(0, width)), int(rng.uniform(0, height))
-    axes = (int(size * rng.uniform(0.3, 1)) + 1, int(size) + 1)
-    kind = rng.choice(["ellipse", "box", "line", "word", "stripes"], p=[0.36, 0.28, 0.2, 0.08, 0.08])
-    if kind == "ellipse":
-        cv2.ellipse(picture, (x, y), axes, rng.uniform(0, 180), 0, 360, colour, -1, cv2.LINE_AA)
-    elif kind == "box":
-        cv2.rectangle(picture, (x, y), (x + axes[0], y + axes[1]), colour, -1)
-    elif kind == "line":
-        end = (int(x + rng.normal(0, size * 3)), int(y + rng.normal(0, size * 3)))
-        cv2.line(picture, (x, y), end, colour, int(rng.integers(1, 9)), cv2.LINE_AA)
-    elif kind == "word":
-        letters = "".join(rng.choice(list("AEKMNORSTabdeghko0358"), 6))
-        cv2.putText(
-            picture, letters, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size / 25, colour, int(size / 12) + 1, cv2.LINE_AA
-        )
-    else:
-        patch = picture[y : y + 2 * axes[1], x : x + 2 * axes[0]]
-        rows, columns = np.mgrid[: patch.shape[0], : patch.shape[1]].astype(np.float32)
-        phase = (rows * rng.normal() + columns * rng.normal()) * rng.uniform(0.2, 1.5)
-        wave = np.sin(phase) * np.sin(rows * rng.uniform(0.2, 1)) if rng.random() < 0.4 else np.sin(phase)
-        patch[wave > 0] = colour
-
-
-def paste(picture: np.ndarray, rgba: np.ndarray, matrix: np.ndarray) -> None:
-    """Draw a cut-out into `picture`, in place, placed by a (2, 3) affine matrix."""
+    hidden = np.zeros(picture.shape[:2], bool)
     height, width = picture.shape[:2]
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if scale < 0.55:  # the warp samples single points: shrink first, by area, so that nothing aliases
         side = max(4, round(len(rgba) * scale * 1.3))
         factor = side / len(rgba)
         rgba = cv2.resize(rgba, (side, side), interpolation=cv2.INTER_AREA)
-        shrink = np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5]])
-        matrix = np.column_stack([matrix[:, :2] @ shrink[:, :2], transform(matrix, shrink[:, 2][None])[0]])
+        matrix = chain(matrix, np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5]]))
     corners = transform(matrix, len(rgba) * np.array([[0, 0], [1, 0], [0, 1], [1, 1]], float))
     left, top = np.maximum(np.floor(corners.min(0)).astype(int) - 1, 0)
     right, bottom = np.minimum(np.ceil(corners.max(0)).astype(int) + 2, (width, height))
     if right <= left or bottom <= top:
-        return
+        return hidden
     local = matrix - np.array([[0, 0, left], [0, 0, top]])
     warped = cv2.warpAffine(rgba, local, (int(right - left), int(bottom - top)), flags=cv2.INTER_LINEAR)
     region = picture[top:bottom, left:right]
     alpha = warped[..., 3:].astype(np.float32) / 255
     # Outside the cut-out the warp is 0, also in colour, which darkens the rim: alpha weights it away.
     region[:] = (region * (1 - alpha) + warped[..., :3] * alpha + 0.5).astype(np.uint8)
+    hidden[top:bottom, left:right] = warped[..., 3] > 127
+    return hidden
 
 
 def degrade(rng: Rng, picture: np.ndarray, strength: float = 1.0) -> np.ndarray:
@@ -140,14 +90,15 @@ def degrade(rng: Rng, picture: np.ndarray, strength: float = 1.0) -> np.ndarray:
 
     if happens(0.8):  # exposure, contrast, white balance, gamma, in one table for each channel
         levels = np.arange(256, dtype=np.float32)[:, None] / 255
-        gain = rng.uniform(0.65, 1.4) * (1 + rng.normal(0, 0.06, 3))
-        curve = np.clip(levels * gain, 0, 1) ** rng.uniform(0.65, 1.5)
-        curve = np.clip((curve - 0.5) * rng.uniform(0.7, 1.3) + 0.5 + rng.normal(0, 0.05), 0, 1)
+        cast = rng.normal(0, 0.06 if rng.random() < 0.7 else 0.18, 3)
+        gain = rng.uniform(0.6, 1.45) * (1 + cast)
+        curve = np.clip(levels * gain, 0, 1) ** rng.uniform(0.6, 1.6)
+        curve = np.clip((curve - 0.5) * rng.uniform(0.6, 1.4) + 0.5 + rng.normal(0, 0.06), 0, 1)
         picture = cv2.LUT(picture, (curve * 255).astype(np.uint8)[:, None].reshape(256, 1, 3))
-    if happens(0.35):  # light from one side
-        direction = rng.normal(0, 1, 2)
-        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-        shade = 1 + rng.uniform(0, 0.6) * (direction[0] * x + direction[1] * y) / np.hypot(*direction)
+    if happens(0.4):  # light from one side, shadow on a part
+        cells = rng.integers(2, 4, 2)
+        field = rng.normal(0, rng.uniform(0.1, 0.5), cells).astype(np.float32)
+        shade = np.exp(cv2.resize(field - field.mean(), (width, height), interpolation=cv2.INTER_CUBIC))
         picture = np.clip(picture * shade[..., None], 0, 255).astype(np.uint8)
     if happens(0.35):  # less or more colour, down to black and white
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
@@ -167,7 +118,7 @@ def degrade(rng: Rng, picture: np.ndarray, strength: float = 1.0) -> np.ndarray:
         picture = cv2.resize(down, (width, height), interpolation=cv2.INTER_CUBIC)
     if happens(0.15):  # what an autoencoder does: fine texture goes, edges stay
         picture = cv2.bilateralFilter(picture, 5, rng.uniform(15, 60), rng.uniform(1.5, 3))
-    if happens(0.12):  # sharpened
+    if happens(0.2):  # sharpened
         soft = cv2.GaussianBlur(picture, (0, 0), 1.2).astype(np.float32)
         picture = np.clip(picture + rng.uniform(0.3, 1.2) * (picture - soft), 0, 255).astype(np.uint8)
     if happens(0.35):
@@ -201,34 +152,57 @@ def aligned_crop(
 ) -> np.ndarray:
     """The face on the ArcFace template, (112, 112, 3) uint8, on a random background.
 
-    The landmarks are shifted as a detector's would be, by `jitter` pixels of the crop; without a generator
-    the crop is exact, on grey, undamaged.
+    The landmarks are shifted as a detector's would be: each by `jitter` pixels of the crop, and all together turned,
+    scaled, stretched and shifted a little. Without a generator the crop is exact, on grey, undamaged.
     """
-    target = TEMPLATE if rng is None else TEMPLATE + rng.normal(0, jitter, TEMPLATE.shape)
-    matrix = similarity(portrait.landmarks.astype(np.float64), target)
     if rng is None:
         crop = np.full((TEMPLATE_SIZE, TEMPLATE_SIZE, 3), 128, np.uint8)
-        paste(crop, portrait.rgba, matrix)
+        paste(crop, portrait.rgba, similarity(portrait.landmarks.astype(np.float64), TEMPLATE))
         return crop
-    crop = random_background(rng, TEMPLATE_SIZE, TEMPLATE_SIZE) if background is None else background.copy()
-    paste(crop, portrait.rgba, matrix)
-    if rng.random() < 0.15:
-        occlude(rng, crop, np.array([20, 20, 92, 108]))
+    target = TEMPLATE + rng.normal(0, jitter * rng.uniform(0.3, 2), TEMPLATE.shape)
+    matrix = similarity(portrait.landmarks.astype(np.float64), target)
+    matrix = chain(_about(rng, TEMPLATE.mean(0), angle=0.05, scale=0.04, stretch=0.02, shift=1.5), matrix)
     if rng.random() < 0.5:
-        crop = crop[:, ::-1]
-    return degrade(rng, np.ascontiguousarray(crop))
+        matrix = chain(MIRROR_CROP, matrix)
+    crop = random_background(rng, TEMPLATE_SIZE, TEMPLATE_SIZE) if background is None else background.copy()
+    behind = crop.copy()
+    paste(crop, portrait.rgba, matrix)
+    if rng.random() < ONLY_FACES:
+        _cover_around(rng, crop, behind)
+    if rng.random() < 0.2:
+        occlude(rng, crop, np.array([20, 20, 92, 108]))
+    return degrade(rng, crop)
+
+
+def _cover_around(rng: Rng, crop: np.ndarray, cover: np.ndarray) -> None:
+    """Leave only an oval from brows to chin of an aligned crop, in place: who somebody is, is not their hair."""
+    middle, axes = rng.normal((56, 72), 2), rng.normal((33, 43), 3)
+    mask = np.zeros(crop.shape[:2], np.float32)
+    cv2.ellipse(mask, tuple(middle.astype(int)), tuple(axes.astype(int)), 0, 0, 360, 1.0, -1, cv2.LINE_AA)
+    mask = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.5, 3))[..., None]
+    crop[:] = (crop * mask + cover * (1 - mask)).astype(np.uint8)
+
+
+def _about(rng: Rng, centre: np.ndarray, *, angle: float, scale: float, stretch: float, shift: float) -> np.ndarray:
+    """(2, 3) a random turn (radians), scaling, stretch (logarithms) and shift (pixels) of these deviations."""
+    turn = rng.normal(0, angle)
+    size = np.exp(rng.normal(0, scale))
+    wide = np.exp(rng.normal(0, stretch))
+    linear = size * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.diag([wide, 1 / wide])
+    return np.column_stack([linear, centre - linear @ centre + rng.normal(0, shift, 2)])
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
     """picture: (H, W, 3) uint8. box: (F, 4) and landmarks: (F, 5, 2) float32 in pixels. portrait: (F,)
-    indices.
+    indices. hidden: (K, 4) float32, boxes of faces mostly behind somebody: neither to be found nor wrong to find.
     """
 
     picture: np.ndarray
     box: np.ndarray
     landmarks: np.ndarray
     portrait: np.ndarray
+    hidden: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
 
 def random_scene(rng: Rng, portraits: PortraitSet, size: int, *, damaged: bool = True) -> Scene:
@@ -247,13 +221,13 @@ def random_scene(rng: Rng, portraits: PortraitSet, size: int, *, damaged: bool =
         turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         paste(picture, portrait.rgba, np.column_stack([turn, size / 2 - turn @ shown]))
         if rng.random() < 0.7:  # enlarged skin is smooth, real skin is not
-            texture = _fractal(rng, size, size)[..., None] * rng.uniform(2, 14)
+            texture = fractal(rng, size, size)[..., None] * rng.uniform(2, 14)
             picture = np.clip(picture + texture, 0, 255).astype(np.uint8)
         none = np.zeros(0, np.float32)
         picture = degrade(rng, picture) if damaged else picture
         return Scene(picture, none.reshape(0, 4), none.reshape(0, 5, 2), none.astype(np.int64))
     count = int(rng.choice([0, 1, 2, 3, 4, 6, 10], p=[0.08, 0.34, 0.22, 0.14, 0.10, 0.07, 0.05]))
-    boxes, landmarks, used = [], [], []
+    boxes, landmarks, used, seen, whole = [], [], [], [], []
     if count == 1:
         heights = [size * np.exp(rng.uniform(np.log(0.12), np.log(1.15)))]
     else:
@@ -270,19 +244,19 @@ def random_scene(rng: Rng, portraits: PortraitSet, size: int, *, damaged: bool =
         portrait = portraits[index]
         face_height = portrait.box[3] - portrait.box[1]
         for _ in range(8):
-            matrix, rgba, box, points = _place(rng, portrait, height / face_height, size)
+            matrix, box, points = _place(rng, portrait, height / face_height, size)
             if all(_overlap(box, other) < 0.12 for other in boxes):
                 break
         else:
             continue
-        if rng.random() < 0.06:  # something of the same colours that is no face
-            paste(picture, _shuffled(rng, rgba), matrix)
+        no_face = rng.random() < 0.06  # something of the same colours
+        hides = paste(picture, _shuffled(rng, portrait.rgba) if no_face else portrait.rgba, matrix)
+        for face in seen:
+            face &= ~hides
+        if no_face:
             continue
-        paste(picture, rgba, matrix)
-        # People standing in front may hide those behind: what is mostly hidden is no face to find.
-        hidden = [other for other in range(len(boxes)) if _overlap(boxes[other], box) > 0.5]
-        for other in reversed(hidden):
-            del boxes[other], landmarks[other], used[other]
+        seen.append(hides & _inside(box, size))
+        whole.append(max(1, seen[-1].sum()))
         if rng.random() < 0.12:
             occlude(rng, picture, box)
         boxes.append(box)
@@ -290,22 +264,24 @@ def random_scene(rng: Rng, portraits: PortraitSet, size: int, *, damaged: bool =
         used.append(index)
     if damaged:
         picture = degrade(rng, picture)
+    kept = np.array([face.sum() for face in seen]) >= VISIBLE * np.array(whole)
+    box = np.array(boxes, np.float32).reshape(-1, 4)
     return Scene(
         picture,
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(landmarks, np.float32).reshape(-1, 5, 2),
-        np.array(used, np.int64),
+        box[kept],
+        np.array(landmarks, np.float32).reshape(-1, 5, 2)[kept],
+        np.array(used, np.int64)[kept],
+        hidden=box[~kept],
     )
 
 
-def _place(
-    rng: Rng, portrait: Portrait, scale: float, size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mirror, stretch, turn and shift a portrait: matrix, pixels, box and landmarks in the scene."""
-    rgba, points, box = portrait.rgba, portrait.landmarks.astype(np.float64), portrait.box.astype(np.float64)
+def _place(rng: Rng, portrait: Portrait, scale: float, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mirror, stretch, turn and shift a portrait: matrix, box and landmarks in the scene."""
+    points, box = portrait.landmarks.astype(np.float64), portrait.box.astype(np.float64)
+    mirror = np.eye(2, 3)
     if rng.random() < 0.5:
-        last = len(rgba) - 1
-        rgba = np.ascontiguousarray(rgba[:, ::-1])
+        last = portrait.rgba.shape[1] - 1
+        mirror[0] = [-1, 0, last]
         points = np.column_stack([last - points[:, 0], points[:, 1]])[MIRRORED]
         box = np.array([last - box[2], box[1], last - box[0], box[3]])
     angle = rng.normal(0, 0.18) if rng.random() < 0.85 else rng.uniform(-0.8, 0.8)
@@ -319,7 +295,15 @@ def _place(
     matrix = np.column_stack([turn, rng.uniform(low, high) - turn @ middle])
     outline = np.array([[0, -1], [0.75, -0.65], [1, 0], [0.7, 0.7], [0, 1], [-0.7, 0.7], [-1, 0], [-0.75, -0.65]])
     around = transform(matrix, middle + outline * (box[2:] - box[:2]) / 2)
-    return matrix, rgba, np.concatenate([around.min(0), around.max(0)]), transform(matrix, points)
+    return chain(matrix, mirror), np.concatenate([around.min(0), around.max(0)]), transform(matrix, points)
+
+
+def _inside(box: np.ndarray, size: int) -> np.ndarray:
+    """(size, size) bool: the pixels in a box."""
+    mask = np.zeros((size, size), bool)
+    left, top, right, bottom = np.clip(box.round().astype(int), 0, size)
+    mask[top:bottom, left:right] = True
+    return mask
 
 
 def _overlap(box: np.ndarray, other: np.ndarray) -> float:
