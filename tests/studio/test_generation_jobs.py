@@ -147,9 +147,11 @@ def test_deleting_a_person_during_the_run_leaves_nothing_behind(store: Store, jo
     portrait = a_portrait(store, 3)
     person = store.people.portraits([portrait])[0].person_id
     generation_id = jobs.submit(a_run(store, portrait_ids=[portrait], steps=60))
+    deleted = False
     for progress in jobs.watch(generation_id, every=0):
-        if progress.step == 1:
+        if progress.step >= 1 and not deleted:  # which steps a busy machine lets be seen is chance
             store.deletions.delete_person(person)
+            deleted = True
     with pytest.raises(StoreError):
         store.generations.get(generation_id)
 
