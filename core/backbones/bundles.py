@@ -54,6 +54,7 @@ class BundleCard:
     steps, height, width: defaults of a generation; the sides in pixels.
     reference_side: references are resized to this side squared in area, in pixels; the side of a face crop.
     text_first: the prompt stands before the pictures (see core/backbones/qwen_image_21.py).
+    text_stride: prompts are padded to a multiple of this many tokens, as the transformer was trained.
     max_references: how many people.
     face_pack: folder relative to the bundle, or name of an InsightFace pack; None for the application's own.
     """
@@ -71,6 +72,7 @@ class BundleCard:
     width: int
     reference_side: int
     text_first: bool = False
+    text_stride: int = 1
     max_references: int
     face_pack: str | None = None
 
@@ -294,6 +296,7 @@ def _backbone(card: BundleCard, pipeline: Any) -> Backbone:
             pipeline,
             reference_side=card.reference_side,
             text_first=card.text_first,
+            text_stride=card.text_stride,
             max_references=card.max_references,
         )
     return QwenImageEditPlusBackbone(

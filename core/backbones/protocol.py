@@ -92,7 +92,7 @@ class Conditioning:
         if len({c.without_references is None for c in conditionings}) != 1:
             raise ValueError("A batch cannot mix conditionings with and without a reference-free reading.")
         longest = max(conditionings, key=lambda c: c.embeddings.shape[1])
-        rows = [c._padded(longest.embeddings.shape[1], pad_before_pictures) for c in conditionings]
+        rows = [c.padded(longest.embeddings.shape[1], pad_before_pictures) for c in conditionings]
         if any(not torch.equal(row.picture_slots, rows[0].picture_slots) for row in rows):
             raise ValueError(
                 "The picture slots of the rows do not line up; pad_before_pictures must tell the template's order."
@@ -110,7 +110,8 @@ class Conditioning:
             else Conditioning.stack([c.without_references for c in conditionings]),
         )
 
-    def _padded(self, length: int, before_pictures: bool) -> Conditioning:
+    def padded(self, length: int, before_pictures: bool) -> Conditioning:
+        """With `length` tokens: the missing ones are zeros, not valid, before the first picture or at the end."""
         slots = self.picture_slots
         at = int(slots.nonzero()[0]) if before_pictures and bool(slots.any()) else len(slots)
         missing = length - len(slots)

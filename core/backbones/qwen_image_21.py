@@ -74,6 +74,8 @@ class QwenImage21Backbone:
         pipeline: loaded, on its device; its prompt template is set according to `text_first`.
         reference_side: references are resized to this side squared in area, in pixels.
         text_first: the prompt stands before the pictures.
+        text_stride: prompts before pictures are padded to a multiple of this many tokens. A small model that was
+            trained on padded prompts takes the words of an unpadded one for pictures: it finds both by distance.
         max_references: limit the model was trained for.
     """
 
@@ -83,6 +85,7 @@ class QwenImage21Backbone:
         *,
         reference_side: int,
         text_first: bool = False,
+        text_stride: int = 1,
         max_references: int = 10,
     ) -> None:
         if text_first:
@@ -90,6 +93,7 @@ class QwenImage21Backbone:
         self.pipeline = pipeline
         self.reference_side = reference_side
         self.text_first = text_first
+        self.text_stride = text_stride
         self.limits = Limits(max_references=max_references, multiple_of=2 * PIXELS_PER_TOKEN)
 
     @property
@@ -120,12 +124,16 @@ class QwenImage21Backbone:
                 f"the sizes of its picture processor, {self.pipeline.processor.image_processor.size}."
             )
         absorbed = bool(pictures) and not self.text_first
-        return Conditioning(
+        conditioning = Conditioning(
             embeddings=embeddings,
             picture_slots=slots[0],
             reference_latents=latents,
             without_references=self.encode_prompt(prompt, []) if absorbed else None,
         )
+        if self.text_stride == 1 or not pictures:
+            return conditioning
+        missing = -int(slots[0].nonzero()[0]) % self.text_stride
+        return conditioning.padded(len(slots[0]) + missing, before_pictures=True)
 
     def _prepare(self, picture: np.ndarray, index: int) -> Image.Image:
         check_picture(picture, index)

@@ -91,7 +91,14 @@ def build(studio: Studio) -> SettingsPanel:
         other_timing = timing_editor({**GROUP_PRESET, "mode": "constant"}, elem_id="timing-b")
         other_adapter = _adapter_dropdown(studio, "Adapter of B", None, "adapter-b", visible=False)
     with gr.Accordion("Sampling", open=False):
-        number = gr.Slider(1, limits.max_candidates, value=min(4, limits.max_candidates), step=1, label="Candidates")
+        number = gr.Slider(
+            1,
+            limits.max_candidates,
+            value=min(4, limits.max_candidates),
+            step=1,
+            label="Candidates",
+            elem_id="candidates",
+        )
         step_count = gr.Slider(
             1, limits.max_steps, value=min(steps, limits.max_steps), step=1, label="Steps", elem_id="steps"
         )

@@ -129,15 +129,17 @@ def test_a_run_is_cancelled_and_the_next_one_comes_to_its_end(visit, server, tmp
     page = visit()
     upload(page, portrait(tmp_path, "Ada.png"))
     page.get_by_text("Sampling", exact=True).click()
-    steps = page.locator("#steps input[type=number]")
-    steps.fill("100")
-    steps.press("Enter")
+    steps, candidates = (page.locator(f"#{name} input[type=number]") for name in ("steps", "candidates"))
+    for field, longest in ((steps, "1000"), (candidates, "8")):
+        field.fill(longest)
+        field.press("Enter")
     page.locator("#generate").click()
     page.locator("#cancel").click()
     page.locator("#status", has_text="Cancelled").wait_for()
     page.locator("#generate").wait_for()
-    steps.fill("2")
-    steps.press("Enter")
+    for field, shortest in ((steps, "2"), (candidates, "2")):
+        field.fill(shortest)
+        field.press("Enter")
     generate(page)
     page.reload()
     page.locator("#pictures img.zoomable").first.wait_for()
@@ -160,6 +162,7 @@ def test_a_phone_scrolls_one_way_only(visit):
     filled = {
         "Create": "#status p",
         "Compare": ".stage p",
+        "Training": "#training-facts .fact",
         "Library": "#library-count p",
         "Insights": "#insights-summary p, #insights-summary .fact",
     }

@@ -257,6 +257,18 @@ def test_rows_that_cannot_be_stacked_are_refused(bundle):
         backbone.velocity(backbone.prefill(backbone.stack([one, one])), x_t, sigma)
 
 
+def test_prompts_are_padded_to_a_stride_before_the_pictures(bundle, kind, monkeypatch):
+    if kind != TEXT_FIRST:
+        pytest.skip("only prompts before pictures are padded")
+    plain = bundle.backbone.encode_prompt("two people", portraits(1))
+    monkeypatch.setattr(bundle.backbone, "text_stride", 32)
+    padded = bundle.backbone.encode_prompt("two people", portraits(1))
+    assert int(padded.picture_slots.nonzero()[0]) % 32 == 0
+    assert padded.embeddings.shape[1] > plain.embeddings.shape[1]
+    assert torch.equal(padded.embeddings[padded.valid], plain.embeddings[0])
+    assert torch.equal(padded.picture_slots[padded.valid[0]], plain.picture_slots)
+
+
 def test_patches_embedded_as_a_product_equal_the_stock_convolution():
     config = Qwen3VLVisionConfig(hidden_size=24, patch_size=4, temporal_patch_size=2, num_heads=2, depth=1)
     stock = Qwen3VLVisionPatchEmbed(config)

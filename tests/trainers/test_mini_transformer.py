@@ -27,7 +27,8 @@ from trainers.mini.curriculum import Stage, TransformerConfig
 from trainers.mini.data import Pictures, shard_paths
 from trainers.mini.examine import reference_gaps
 from trainers.mini.feeding import Feeder
-from trainers.mini.latents import TEXT_STRIDE, load_latents, stack_texts
+from trainers.mini.geometry import TEXT_STRIDE
+from trainers.mini.latents import load_latents, stack_texts
 from trainers.mini.models import (
     Offset,
     TransformerSize,

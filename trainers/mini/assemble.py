@@ -21,7 +21,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from core.backbones.bundles import MINI, load_bundle, write_card
 from core.backbones.processors import PictureQwen3VLProcessor
 from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_product
-from trainers.mini.geometry import HEIGHT, MAX_REFERENCES, REFERENCE_SIDE, WIDTH
+from trainers.mini.geometry import HEIGHT, MAX_REFERENCES, REFERENCE_SIDE, TEXT_STRIDE, WIDTH
 
 STEPS = 20
 LARGEST_FILE_MB = 95
@@ -60,6 +60,7 @@ def assemble(vae: Path, vlm: Path, transformer: Path, out: Path, *, steps: int =
             height=HEIGHT,
             width=WIDTH,
             reference_side=REFERENCE_SIDE,
+            text_stride=TEXT_STRIDE,
             max_references=MAX_REFERENCES,
             memory_gb=0.5,
         ),

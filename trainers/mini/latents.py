@@ -20,10 +20,9 @@ from core.backbones.protocol import Conditioning
 from core.backbones.qwen_image_21 import QwenImage21Backbone
 from core.prompts import Task, static_prompt
 from trainers.mini.data import Example, Shard, face_mask, to_tensor
-from trainers.mini.geometry import PATCH
+from trainers.mini.geometry import PATCH, TEXT_STRIDE
 
 ENCODE_BATCH = 64
-TEXT_STRIDE = 192
 TEMPLATE_EVERY = 4
 
 
