@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 
 import torch
@@ -49,6 +50,11 @@ def assemble(vae: Path, vlm: Path, transformer: Path, out: Path, *, steps: int =
     )
     pipeline.to(torch.bfloat16)
     pipeline.save_pretrained(out, safe_serialization=True)
+    for config in out.glob("*/config.json"):
+        # where the parts lay on this machine is nobody's business
+        values = json.loads(config.read_text())
+        values.pop("_name_or_path", None)
+        config.write_text(json.dumps(values, indent=2) + "\n")
     for file in out.rglob("*.safetensors"):
         if file.stat().st_size > LARGEST_FILE_MB * 1e6:
             raise ValueError(f"{file} has {file.stat().st_size / 1e6:.0f} MB; no file may pass {LARGEST_FILE_MB} MB")
