@@ -22,7 +22,6 @@ from tests.trainers.mini_shards import PICTURE, SIDE, write_shards
 from trainers.mini import assemble as assembling
 from trainers.mini.assemble import assemble, build_backbone, build_pipeline
 from trainers.mini.attention import speed_up_training
-from trainers.mini.checkpoint import step_generator
 from trainers.mini.curriculum import Stage, TransformerConfig
 from trainers.mini.data import Pictures, shard_paths
 from trainers.mini.examine import reference_gaps
@@ -43,6 +42,7 @@ from trainers.mini.models import (
 )
 from trainers.mini.transformer import flow_loss, train
 from trainers.mini.vae import sample_patches, start_from_pca
+from trainers.runs import step_generator
 
 SMALL = TransformerSize(hidden_size=192, layers=3)
 STAGES = (

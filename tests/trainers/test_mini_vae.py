@@ -10,7 +10,7 @@ import torch
 
 import trainers.mini
 from tests.trainers.mini_shards import write_shards
-from trainers.mini.checkpoint import MovingAverage, RunError, learning_rate_factor, step_generator
+from trainers.mini.checkpoint import MovingAverage
 from trainers.mini.config import from_table, load_config
 from trainers.mini.data import Pictures
 from trainers.mini.models import LATENT_CHANNELS, VaeSize, build_vae
@@ -24,6 +24,7 @@ from trainers.mini.vae import (
     start_from_pca,
     train,
 )
+from trainers.runs import RunError, learning_rate_factor, step_generator
 
 SMALL = VaeSize(encoder_width=132, decoder_width=132)
 CPU = torch.device("cpu")

@@ -9,9 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from trainers.policies import computes_in_bfloat16
-from trainers.runs import Run, RunError, learning_rate_factor, step_generator
-
-__all__ = ["MovingAverage", "Run", "RunError", "fast_precision", "learning_rate_factor", "step_generator"]
 
 
 def fast_precision(device: torch.device) -> torch.autocast:

@@ -110,16 +110,20 @@ def stack_texts(texts: Sequence[Text], dtype: torch.dtype = torch.float32) -> tu
     Shorter prompts are padded in front of the first picture, as `Conditioning.stack` does for a text-first model; up
     to a multiple of TEXT_STRIDE tokens, so that a compiled transformer meets few lengths.
     """
-    firsts = [int(text.picture_slots.int().argmax()) for text in texts]
-    first = -(-max(firsts) // TEXT_STRIDE) * TEXT_STRIDE
-    tail = texts[0].picture_slots[firsts[0] :]
-    length = first + len(tail)
-    rows, valid = [], torch.ones(len(texts), length, dtype=torch.bool)
-    for row, (text, at) in enumerate(zip(texts, firsts, strict=True)):
-        rows.append(torch.cat([F.pad(text.embeddings[:at], (0, 0, 0, first - at)), text.embeddings[at:]]))
-        valid[row, at:first] = False
-    slots = torch.cat([torch.zeros(first, dtype=torch.bool), tail])
-    return torch.stack(rows).to(dtype), slots, valid
+    before = max(int(text.picture_slots.int().argmax()) for text in texts)
+    after = max(len(text.picture_slots) - int(text.picture_slots.int().argmax()) for text in texts)
+    length = -(-before // TEXT_STRIDE) * TEXT_STRIDE + after
+    rows = [
+        Conditioning(embeddings=text.embeddings[None], picture_slots=text.picture_slots, reference_latents=()).padded(
+            length, before_pictures=True
+        )
+        for text in texts
+    ]
+    return (
+        torch.cat([row.embeddings for row in rows]).to(dtype),
+        rows[0].picture_slots,
+        torch.cat([row.valid for row in rows]),
+    )
 
 
 def _cached(path: Path, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from core.backbones.qwen_image_21 import QwenImage21Backbone
 from core.flow import add_noise, shift_sigmas, velocity_target
 from trainers.mini.assemble import build_backbone, build_pipeline, load_vlm
 from trainers.mini.attention import speed_up_training
-from trainers.mini.checkpoint import MovingAverage, Run, fast_precision, learning_rate_factor, step_generator
+from trainers.mini.checkpoint import MovingAverage, fast_precision
 from trainers.mini.config import load_config
 from trainers.mini.curriculum import TransformerConfig, parse_kind
 from trainers.mini.data import shard_paths
@@ -34,6 +34,7 @@ from trainers.mini.feeding import Batch, Feeder
 from trainers.mini.geometry import CENTRES, HEIGHT, LOWERED, MAX_REFERENCES, PATCH, REFERENCE_SIDE, WIDTH
 from trainers.mini.latents import load_latents
 from trainers.mini.models import Offset, VlmSize, build_transformer, build_vlm, look_at_references
+from trainers.runs import Run, learning_rate_factor, step_generator
 
 
 def main() -> None:

@@ -26,11 +26,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core.backbones.qwen_family import vae_denormalise, vae_encode
-from trainers.mini.checkpoint import MovingAverage, Run, fast_precision, learning_rate_factor, step_generator
+from trainers.mini.checkpoint import MovingAverage, fast_precision
 from trainers.mini.config import load_config
 from trainers.mini.data import Pictures, save_grid
 from trainers.mini.geometry import PATCH
 from trainers.mini.models import LATENT_CHANNELS, VaeSize, build_vae
+from trainers.runs import Run, learning_rate_factor, step_generator
 
 STEADY = 60.0
 """Value of the constant channel that keeps the RMS norms near constant, and with them the first model

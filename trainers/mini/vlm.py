@@ -24,10 +24,11 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from core.backbones.processors import PictureQwen3VLProcessor
 from core.prompts import Task, static_prompt, writer_instruction
-from trainers.mini.checkpoint import MovingAverage, Run, fast_precision, learning_rate_factor, step_generator
+from trainers.mini.checkpoint import MovingAverage, fast_precision
 from trainers.mini.config import load_config
 from trainers.mini.data import Example, Shard, shard_paths
 from trainers.mini.models import VlmSize, build_processor, build_tokenizer, build_vlm
+from trainers.runs import Run, learning_rate_factor, step_generator
 
 
 @dataclass(frozen=True, kw_only=True)
