@@ -49,7 +49,8 @@ class GenerationRequest:
     seeds: one candidate for each.
     schedule, strength: when identity is imposed, and how much of that schedule's effect is wanted, in [0, 1].
     negative_prompt, guidance: classifier-free guidance; 1 is none.
-    steps, height, width: None for the bundle's own.
+    identity_guidance: scale of guidance towards the portraits (core/injection.py); 1 is none.
+    identity_guidance, steps, height, width: None for the bundle's own.
     expected_order: portrait indices from left to right, where the prompt says so; lets swaps be counted.
     """
 
@@ -61,6 +62,7 @@ class GenerationRequest:
     strength: float = 1.0
     negative_prompt: str = ""
     guidance: float = 1.0
+    identity_guidance: float | None = None
     steps: int | None = None
     height: int | None = None
     width: int | None = None
@@ -135,6 +137,7 @@ def generate(
     steps = card.steps if request.steps is None else request.steps
     height = card.height if request.height is None else request.height
     width = card.width if request.width is None else request.width
+    identity_guidance = card.identity_guidance if request.identity_guidance is None else request.identity_guidance
     backbone.latent_shape(height, width)
 
     # 2. Faces of the portraits.
@@ -168,6 +171,7 @@ def generate(
             steps=steps,
             schedule=request.schedule,
             strength=request.strength,
+            identity_guidance=identity_guidance,
             negative=negative,
             guidance=request.guidance,
             on_step=on_step,
@@ -182,7 +186,8 @@ def generate(
     with clock.stage("measure"):
         reports = [_measure(picture, people, analyzer, request.expected_order) for picture in pictures]
 
-    settings = _settings(bundle, request, steps, height, width)
+    made_with = {"identity_guidance": identity_guidance, "steps": steps, "height": height, "width": width}
+    settings = {**_settings(bundle, request), **made_with}
     return [
         Candidate(
             picture=picture,
@@ -235,7 +240,7 @@ def _measure(
     )
 
 
-def _settings(bundle: Bundle, request: GenerationRequest, steps: int, height: int, width: int) -> dict[str, Any]:
+def _settings(bundle: Bundle, request: GenerationRequest) -> dict[str, Any]:
     adapter = bundle.adapters.active
     return {
         "bundle": bundle.card.name,
@@ -250,9 +255,6 @@ def _settings(bundle: Bundle, request: GenerationRequest, steps: int, height: in
         "guidance": request.guidance,
         "schedule": str(request.schedule),
         "strength": request.strength,
-        "steps": steps,
-        "height": height,
-        "width": width,
     }
 
 
@@ -290,6 +292,7 @@ def _parser() -> argparse.ArgumentParser:
     prompt.add_argument("--write-prompt", action="store_true", help="let the language model write it")
     parser.add_argument("--negative-prompt", default="")
     parser.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance; 1 is none")
+    parser.add_argument("--identity-guidance", type=float, help="towards the portraits; 1 is none")
     parser.add_argument("--schedule", type=IdentitySchedule.parse, default=IdentitySchedule.constant())
     parser.add_argument("--strength", type=float, default=1.0, help="of the schedule's effect, 0 to 1")
     parser.add_argument("--seed", type=int, default=0, help="of the first candidate; the others count up")
@@ -328,6 +331,7 @@ def _run(options: argparse.Namespace) -> None:
         strength=options.strength,
         negative_prompt=options.negative_prompt,
         guidance=options.guidance,
+        identity_guidance=options.identity_guidance,
         steps=options.steps,
         height=options.height,
         width=options.width,

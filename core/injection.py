@@ -7,6 +7,13 @@ weighs the attention of target tokens to reference tokens,
 
 so that w = 1 is exactly the stock model and w = 0 exactly removes the references. Only target rows are
 weighted, so a prefix computed once stays valid for every w.
+
+Identity guidance goes further than the model went by itself, as classifier-free guidance (arXiv 2207.12598) does for
+prompts, here for the references alone (InstructPix2Pix, arXiv 2211.09800, eq. 3, has a scale for each too):
+
+    v = v(w) + (scale - 1) * (v(w) - v(0)),      scale >= 1
+
+It fades with w, so the schedule stays in command: where w is 0, nothing is guided.
 """
 
 from __future__ import annotations

@@ -63,6 +63,7 @@ def sample(
     steps: int,
     schedule: IdentitySchedule | None = None,
     strength: float = 1.0,
+    identity_guidance: float = 1.0,
     negative: Conditioning | None = None,
     guidance: float = 1.0,
     on_step: OnStep | None = None,
@@ -75,6 +76,7 @@ def sample(
         height, width: of the picture, in pixels.
         schedule: lambda(sigma); None is `constant`, the stock model.
         strength: how much of the schedule's effect is wanted, in [0, 1]; see core/injection.py.
+        identity_guidance: scale of guidance towards the references, core/injection.py; 1 is none, and costs nothing.
         negative: an encoded negative prompt; needed where `guidance` is not 1.
         guidance: scale of classifier-free guidance; 1 is none, and costs nothing.
         on_step: told after every step; may raise to stop.
@@ -90,6 +92,8 @@ def sample(
         raise ValueError("No seed was given; there is one picture for each seed.")
     if len(conditioning) != 1:
         raise ValueError(f"Candidates share one prompt, but the conditioning holds {len(conditioning)}.")
+    if identity_guidance < 1:
+        raise ValueError(f"identity_guidance is {identity_guidance!r}, but must be at least 1 (no guidance).")
     if guidance < 1:
         raise ValueError(f"guidance is {guidance!r}, but must be at least 1 (no guidance).")
     if guidance > 1 and negative is None:
@@ -110,9 +114,14 @@ def sample(
         sigma, sigma_next = sigmas[step].item(), sigmas[step + 1].item()
         rows_sigma = torch.full((len(seeds),), sigma, device=x_t.device)
         v_pred = backbone.velocity(prefix, x_t, rows_sigma, reference_weight=weight)
+        towards_references = 0.0
+        if identity_guidance > 1 and weight > 0:
+            v_without = backbone.velocity(prefix, x_t, rows_sigma, reference_weight=0.0)
+            towards_references = (identity_guidance - 1) * (v_pred - v_without)
         if negative_prefix is not None:
             v_negative = backbone.velocity(negative_prefix, x_t, rows_sigma, reference_weight=weight)
             v_pred = backbone.guide(v_pred, v_negative, guidance)
+        v_pred = v_pred + towards_references
         if on_step is not None:
             x0 = clean_estimate(x_t, v_pred, sigma)
             on_step(StepReport(step + 1, steps, sigma_next, weight, lambda x0=x0: backbone.decode(x0).clamp(0, 1)))

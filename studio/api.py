@@ -38,6 +38,7 @@ def add_endpoints(studio: Studio) -> None:
         task: str = "group",
         schedule: str = "anneal-hold-0.4",
         strength: float = 1.0,
+        identity_guidance: float = 0.0,
         candidates: int = 2,
         seed: int = 0,
         steps: int = 0,
@@ -56,6 +57,8 @@ def add_endpoints(studio: Studio) -> None:
             task: "group", or "child" for the same people as children.
             schedule: "off", "constant", "anneal-hold-0.4", "anneal-ramp-0.4" or "gate-0.3-0.6".
             strength: of the schedule, 0 to 1.
+            identity_guidance: how much further than by itself the model goes towards the portraits, 1 for not at
+                all; 0 for the model's own.
             candidates: how many pictures, seeds counted up from `seed`.
             seed: of the first picture.
             steps: of denoising; 0 for the model's own.
@@ -83,6 +86,7 @@ def add_endpoints(studio: Studio) -> None:
                 strength=float(strength),
                 steps=_within(steps or card.steps, settings.max_steps, "steps"),
                 guidance=1.0,
+                identity_guidance=identity_guidance or card.identity_guidance,
                 width=_within(width or card.width, settings.max_side, "pixels of width"),
                 height=_within(height or card.height, settings.max_side, "pixels of height"),
                 seeds=[seed + number for number in range(candidates)],

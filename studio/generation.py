@@ -221,6 +221,7 @@ class GenerationJobs:
             schedule=IdentitySchedule.parse(row.schedule),
             strength=row.strength,
             guidance=row.guidance,
+            identity_guidance=row.identity_guidance,
             steps=row.steps,
             height=row.height,
             width=row.width,

@@ -313,6 +313,7 @@ class _Pictures:
                 strength=1.0,
                 steps=case.steps,
                 guidance=1.0,
+                identity_guidance=card.identity_guidance,
                 width=card.width,
                 height=card.height,
                 seeds=case.seeds,

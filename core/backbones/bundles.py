@@ -52,6 +52,7 @@ class BundleCard:
     download_gb, memory_gb: size of the download; weights in `dtype` plus work space for a picture of default
         size.
     steps, height, width: defaults of a generation; the sides in pixels.
+    identity_guidance: default scale of guidance towards the references (core/injection.py); 1 is none.
     reference_side: references are resized to this side squared in area, in pixels; the side of a face crop.
     text_first: the prompt stands before the pictures (see core/backbones/qwen_image_21.py).
     text_stride: prompts are padded to a multiple of this many tokens, as the transformer was trained.
@@ -70,6 +71,7 @@ class BundleCard:
     steps: int
     height: int
     width: int
+    identity_guidance: float = 1.0
     reference_side: int
     text_first: bool = False
     text_stride: int = 1
@@ -83,6 +85,8 @@ class BundleCard:
             raise ValueError(f"text_first is set, but the family {self.family} has one order only.")
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"dtype is {self.dtype!r}; choose float32, bfloat16 or float16.")
+        if self.identity_guidance < 1:
+            raise ValueError(f"identity_guidance is {self.identity_guidance!r}, but must be at least 1.")
         for field in ("steps", "height", "width", "reference_side", "max_references"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} is {getattr(self, field)!r}, but must be at least 1.")

@@ -69,7 +69,7 @@ def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState, tab: gr.Tab)
     settings, shown = page.settings, page.results
 
     words = {page.prompt.task, page.prompt.scene, page.prompt.text, page.prompt.origin}
-    exact = [settings.steps, settings.seed, settings.random_seed, settings.guidance]
+    exact = [settings.steps, settings.seed, settings.random_seed, settings.guidance, settings.identity_guidance]
 
     def start(values: dict[Any, Any]) -> dict[Any, Any]:
         """Store and queue the run; everything after that can be picked up again by a reloaded page."""
@@ -98,6 +98,7 @@ def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState, tab: gr.Tab)
             settings.seed: candidate.seed,
             settings.random_seed: False,
             settings.guidance: row.guidance,
+            settings.identity_guidance: row.identity_guidance,
             page.prompt.text: row.prompt.text,
         }
 
@@ -203,6 +204,7 @@ def _new_generations(
             adapter_id=side.adapter_id,
             steps=int(values[settings.steps]),
             guidance=float(values[settings.guidance]),
+            identity_guidance=float(values[settings.identity_guidance]),
             width=width,
             height=height,
             seeds=[(seed + number) % (LARGEST_SEED + 1) for number in range(int(values[settings.candidates]))],

@@ -276,7 +276,7 @@ def settings_html(studio: Studio, row: Generation, candidate: Candidate) -> str:
         "Seed": candidate.seed,
         "Steps": row.steps,
         "Size": f"{candidate.width} × {candidate.height}",
-        "Guidance": f"{row.guidance:g}",
+        "Guidance": f"identity {row.identity_guidance:g}, prompt {row.guidance:g}",
         "Model": f"{row.bundle} ({row.bundle_revision[:10]})",
         "Adapter": adapter_name(studio.store, row.adapter_id),
         "Time": ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in row.timings.items()),

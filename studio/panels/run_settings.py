@@ -18,6 +18,7 @@ from studio.store.models import Generation
 from studio.widgets.timing import AGE_PRESET, GROUP_PRESET, schedule_of, timing_editor, timing_of
 
 LARGEST_SEED = 2**31 - 1
+LARGEST_GUIDANCE = 8
 BY_TIMING, BY_ADAPTER, BY_BOTH = "timing", "adapter", "both"
 
 
@@ -37,6 +38,7 @@ class SettingsPanel:
     random_seed: gr.Checkbox
     size: gr.Dropdown
     guidance: gr.Slider
+    identity_guidance: gr.Slider
     generate: gr.Button
     cancel: gr.Button
 
@@ -46,6 +48,7 @@ class SettingsPanel:
         return {
             self.timing, self.adapter, self.compare_with, self.differs, self.other_timing, self.other_adapter,
             self.steps, self.candidates, self.seed, self.random_seed, self.size, self.guidance,
+            self.identity_guidance,
         }  # fmt: skip
 
     @property
@@ -62,6 +65,15 @@ class SettingsPanel:
         ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class ModelDefaults:
+    """sizes: "width × height" in pixels, the bundle's own first."""
+
+    steps: int = 20
+    identity_guidance: float = 1.0
+    sizes: tuple[str, ...] = ("256 × 256",)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Side:
     """What A and B of a run may differ in. adapter_id: None is the base model."""
@@ -73,10 +85,19 @@ class Side:
 
 def build(studio: Studio) -> SettingsPanel:
     limits = studio.settings
-    steps, sizes = _model_defaults(limits.bundle, limits.max_side)
+    defaults = _model_defaults(limits.bundle, limits.max_side)
     gr.Markdown("### 3 · Identity timing\nWhen, while the picture forms, the portraits are looked at.")
     timing = timing_editor(elem_id="timing")
     preset = gr.Button("Preset for this task", size="sm", elem_id="timing-preset")
+    identity_guidance = gr.Slider(
+        1,
+        LARGEST_GUIDANCE,
+        value=defaults.identity_guidance,
+        step=0.5,
+        label="Identity guidance",
+        info="Above 1 the portraits weigh more, at twice the time.",
+        elem_id="identity-guidance",
+    )
     adapter = _adapter_dropdown(studio, "Adapter", "The model as it is, or as picks have trained it.", "adapter")
     compare_with = gr.Checkbox(
         label="Run a second setting as B", info="Same seeds, side by side; then compare blind.", elem_id="ab"
@@ -100,21 +121,26 @@ def build(studio: Studio) -> SettingsPanel:
             elem_id="candidates",
         )
         step_count = gr.Slider(
-            1, limits.max_steps, value=min(steps, limits.max_steps), step=1, label="Steps", elem_id="steps"
+            1, limits.max_steps, value=min(defaults.steps, limits.max_steps), step=1, label="Steps", elem_id="steps"
         )
         with gr.Row():
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, elem_id="seed")
             random_seed = gr.Checkbox(True, label="New seed each time", elem_id="random-seed")
-        size = gr.Dropdown(sizes, value=sizes[0], label="Size", elem_id="size")
+        size = gr.Dropdown(list(defaults.sizes), value=defaults.sizes[0], label="Size", elem_id="size")
         guidance = gr.Slider(
-            1, 8, value=1, step=0.5, label="Guidance", info="Above 1 the text weighs more, at twice the time."
+            1,
+            LARGEST_GUIDANCE,
+            value=1,
+            step=0.5,
+            label="Prompt guidance",
+            info="Above 1 the text weighs more, at twice the time.",
         )
     with gr.Row(elem_id="generate-row"):
         generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
         cancel = gr.Button("Cancel", size="lg", visible=False, elem_id="cancel")
     return SettingsPanel(
         timing, preset, adapter, compare_with, side_b, differs, other_timing, other_adapter, step_count, number, seed,
-        random_seed, size, guidance, generate, cancel,
+        random_seed, size, guidance, identity_guidance, generate, cancel,
     )  # fmt: skip
 
 
@@ -222,15 +248,16 @@ def _adapter_dropdown(studio: Studio, label: str, info: str | None, elem_id: str
     )
 
 
-def _model_defaults(bundle: str, max_side: int) -> tuple[int, list[str]]:
-    """Steps and sizes of a bundle, known from its card before anything is loaded."""
+def _model_defaults(bundle: str, max_side: int) -> ModelDefaults:
+    """Defaults of a bundle, known from its card before anything is loaded."""
     try:
         card = find_card(bundle)
     except (ValueError, RuntimeError):  # the header says what is wrong with the bundle
-        return 20, ["256 × 256"]
+        return ModelDefaults()
     wide = min(max_side, card.width * 3 // 2)
     wanted = [(card.width, card.height), (wide, card.height), (card.width * 3 // 4, card.height)]
     sizes = dict.fromkeys(
         f"{width // 32 * 32} × {height // 32 * 32}" for width, height in wanted if max(width, height) <= max_side
     )
-    return card.steps, list(sizes) or [f"{card.width} × {card.height}"]
+    sizes = tuple(sizes) or (f"{card.width} × {card.height}",)
+    return ModelDefaults(card.steps, card.identity_guidance, sizes)

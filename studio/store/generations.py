@@ -99,6 +99,7 @@ class Generations:
                 strength=new.strength,
                 steps=new.steps,
                 guidance=new.guidance,
+                identity_guidance=new.identity_guidance,
                 width=new.width,
                 height=new.height,
                 seeds=list(new.seeds),

@@ -326,6 +326,7 @@ def _candidate(
         # What the file does not say: nobody can repeat this generation anyway.
         steps=0,
         guidance=0.0,
+        identity_guidance=0.0,
         width=width,
         height=height,
         seeds=[seed],

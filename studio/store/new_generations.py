@@ -20,6 +20,9 @@ class NewGeneration:
     strength: float
     steps: int
     guidance: float
+    """Scale of guidance towards the prompt; 1 is none."""
+    identity_guidance: float
+    """Scale of guidance towards the portraits; 1 is none."""
     width: int
     height: int
     seeds: Sequence[int]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,30 @@ def test_references_act_inside_the_gate_only(bundle):
         assert parted == (step >= weights.index(1.0))
 
 
+def test_identity_guidance_leads_away_from_the_picture_without_references(bundle):
+    """Computed here from the protocol's calls alone, with guidance towards the prompt beside it."""
+    backbone, conditioning, negative = bundle.backbone, encode(bundle, 0), encode(bundle, 0, "")
+    prefix, prefix_negative = backbone.prefill(conditioning), backbone.prefill(negative)
+    x, sigmas = initial_noise([3], backbone.latent_shape(64, 64)), backbone.sigmas(4, 64, 64)
+    with torch.no_grad():
+        for sigma, sigma_next in itertools.pairwise(sigmas):
+            row = sigma[None]
+            v, v_without = (backbone.velocity(prefix, x, row, reference_weight=w) for w in (1.0, 0.0))
+            v = backbone.guide(v, backbone.velocity(prefix_negative, x, row), 2.0) + 1.5 * (v - v_without)
+            x = x + (sigma_next - sigma) * v
+    guided = run(bundle, conditioning, seeds=[3], identity_guidance=2.5, negative=negative, guidance=2.0)
+    torch.testing.assert_close(guided, x, rtol=0, atol=2e-5)
+    assert (guided - run(bundle, conditioning, seeds=[3], negative=negative, guidance=2.0)).abs().max() > 0.05
+
+
+def test_identity_guidance_is_nothing_where_the_schedule_shuts_the_references_out(bundle):
+    off = IdentitySchedule.off()
+    plain = run(bundle, encode(bundle, 0), schedule=off)
+    torch.testing.assert_close(
+        run(bundle, encode(bundle, 1), schedule=off, identity_guidance=4.0), plain, rtol=0, atol=2e-5
+    )
+
+
 def test_strength_moves_smoothly_from_the_stock_model_to_the_schedule(bundle):
     conditioning = encode(bundle, 0)
     off = IdentitySchedule.off()
@@ -129,6 +155,7 @@ def test_noise_is_what_the_stock_pipelines_draw():
     [
         ({"seeds": []}, "No seed"),
         ({"guidance": 0.5}, "guidance is 0.5"),
+        ({"identity_guidance": 0.5}, "identity_guidance is 0.5"),
         ({"guidance": 2.0}, "needs a negative prompt"),
         ({"strength": 1.5}, "strength is 1.5"),
         ({"steps": 1}, "steps is 1"),

@@ -129,6 +129,7 @@ def evaluated(store: Store, row: Round, case: int, side: str, adapter_id: str | 
             strength=1.0,
             steps=20,
             guidance=1.0,
+            identity_guidance=1.0,
             width=picture,
             height=picture,
             seeds=[7000 + case],

@@ -64,6 +64,7 @@ def add_generation(
         "strength": 1.0,
         "steps": 8,
         "guidance": 1.0,
+        "identity_guidance": 1.0,
         "width": 128,
         "height": 128,
         "bundle": "mini",

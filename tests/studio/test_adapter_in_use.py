@@ -50,7 +50,8 @@ def picture(store: Store, jobs: GenerationJobs, adapter_id: str | None, scale: f
     """Row, pixels and settings of a generation with an adapter."""
     made = jobs.submit(
         NewGeneration(
-            task="group", prompt="Two people.", schedule="constant", strength=1.0, steps=2, guidance=1.0, width=96,
+            task="group", prompt="Two people.", schedule="constant", strength=1.0, steps=2, guidance=1.0,
+            identity_guidance=1.0, width=96,
             height=64, seeds=[5], bundle="tiny", adapter_id=adapter_id, adapter_scale=scale,
             portrait_ids=[a_portrait(store, 1)],
         )

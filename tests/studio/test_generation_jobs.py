@@ -66,6 +66,7 @@ def a_run(store: Store, **changes) -> NewGeneration:
         "strength": 1.0,
         "steps": 3,
         "guidance": 1.0,
+        "identity_guidance": 1.0,
         "width": 96,
         "height": 64,
         "seeds": [5, 6],

@@ -17,6 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from studio.store import Store, StoreError
 from studio.store.engine import Database
 from studio.store.models import Annotator, Base, Person, Preference, utc_now
+from tests.studio.store_samples import add_generation
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,6 +32,24 @@ def test_migrations_build_the_models(store, tmp_path):
         Base.metadata.create_all(straight.engine)
         assert _schema(store.database) == _schema(straight)
         straight.close()
+
+
+def test_data_of_the_first_version_is_updated_and_nothing_is_lost(store_place):
+    """SQLite drops the rows that refer to a table with it, so an update must not build a table anew."""
+    folder, url = store_place
+    first = Store.open(folder, database_url=url)
+    made = add_generation(first)
+    with first.database.write() as session:
+        session.execute(sa.text("ALTER TABLE generations DROP COLUMN identity_guidance"))
+        session.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+    first.close()
+
+    updated = Store.open(folder, database_url=url)
+    row = updated.generations.get(made.id)
+    assert row.identity_guidance == 1
+    assert [candidate.id for candidate in row.candidates] == [candidate.id for candidate in made.candidates]
+    assert row.prompt.text == made.prompt.text
+    updated.close()
 
 
 def _schema(database: Database) -> dict[str, list[str]]:

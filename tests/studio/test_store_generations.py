@@ -18,6 +18,7 @@ SETTINGS = {
     "strength": 0.8,
     "steps": 8,
     "guidance": 1.0,
+    "identity_guidance": 1.0,
     "width": 128,
     "height": 96,
     "seeds": [7, 8],

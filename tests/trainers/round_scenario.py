@@ -87,7 +87,8 @@ def add_picks(store: Store, count: int, *, portraits: list[str] | None = None) -
         made = store.generations.create(
             NewGeneration(
                 task="group", prompt="The person in image 1 and the person in image 2.", schedule="constant",
-                strength=1.0, steps=4, guidance=1.0, width=WIDTH, height=HEIGHT, seeds=[0, 1], bundle="tiny",
+                strength=1.0, steps=4, guidance=1.0,
+                identity_guidance=1.0, width=WIDTH, height=HEIGHT, seeds=[0, 1], bundle="tiny",
                 portrait_ids=portraits,
             )
         )  # fmt: skip

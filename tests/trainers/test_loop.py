@@ -38,6 +38,7 @@ def test_picks_made_in_the_studio_change_its_next_generation(place, tmp_path):
         made = jobs.submit(
             NewGeneration(
                 task="group", prompt="Image 1 and image 2.", schedule="constant", strength=1.0, steps=2, guidance=1.0,
+                identity_guidance=1.0,
                 width=96, height=64, seeds=seeds, bundle="tiny", portrait_ids=portraits,
                 adapter_id=active and active.id,
             )

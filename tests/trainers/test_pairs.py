@@ -191,7 +191,8 @@ class Studio:
         """A finished generation whose candidates have these FaceSims for both people."""
         values = {
             "task": "group", "prompt": "image 1 and image 2 laugh", "schedule": "constant", "strength": 1.0, "steps": 2,
-            "guidance": 1.0, "width": WIDTH, "height": HEIGHT, "seeds": list(range(len(similarities))),
+            "guidance": 1.0, "identity_guidance": 1.0,
+            "width": WIDTH, "height": HEIGHT, "seeds": list(range(len(similarities))),
             "bundle": "tiny", "portrait_ids": [portrait.id for portrait in self.portraits],
         }  # fmt: skip
         generation = self.store.generations.create(NewGeneration(**(values | settings)))

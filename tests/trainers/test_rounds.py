@@ -364,7 +364,8 @@ def test_the_worker_makes_room_while_somebody_generates(store):
 def _live_generation(store: Store) -> str:
     return store.generations.create(
         NewGeneration(
-            task="group", prompt="Two people.", schedule="constant", strength=1.0, steps=2, guidance=1.0, width=96,
+            task="group", prompt="Two people.", schedule="constant", strength=1.0, steps=2, guidance=1.0,
+            identity_guidance=1.0, width=96,
             height=64, seeds=[1], bundle="tiny",
         )
     ).id  # fmt: skip

@@ -149,6 +149,7 @@ def _generate(
             strength=1.0,
             steps=steps or card.steps,
             guidance=1.0,
+            identity_guidance=card.identity_guidance,
             width=card.width,
             height=card.height,
             seeds=seeds,

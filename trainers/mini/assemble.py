@@ -25,6 +25,7 @@ from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_p
 from trainers.mini.geometry import HEIGHT, MAX_REFERENCES, REFERENCE_SIDE, TEXT_STRIDE, WIDTH
 
 STEPS = 20
+IDENTITY_GUIDANCE = 3.0
 LARGEST_FILE_MB = 95
 
 
@@ -63,6 +64,7 @@ def assemble(vae: Path, vlm: Path, transformer: Path, out: Path, *, steps: int =
         dataclasses.replace(
             MINI,
             steps=steps,
+            identity_guidance=IDENTITY_GUIDANCE,
             height=HEIGHT,
             width=WIDTH,
             reference_side=REFERENCE_SIDE,

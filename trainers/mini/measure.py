@@ -119,7 +119,15 @@ def generate_one(bundle: Bundle, held: Held, seed: int) -> np.ndarray:
     """(H, W, 3) uint8 at the bundle's defaults, from the example's references and its true caption."""
     height, width = held.example.size
     conditioning = bundle.backbone.encode_prompt(held.example.prompt, held.references)
-    latents = sample(bundle.backbone, conditioning, seeds=[seed], height=height, width=width, steps=bundle.card.steps)
+    latents = sample(
+        bundle.backbone,
+        conditioning,
+        seeds=[seed],
+        height=height,
+        width=width,
+        steps=bundle.card.steps,
+        identity_guidance=bundle.card.identity_guidance,
+    )
     return to_uint8(bundle.backbone.decode(latents))[0]
 
 

@@ -88,6 +88,9 @@ class Generation(Base):
     strength: Mapped[float]
     steps: Mapped[int]
     guidance: Mapped[float]
+    """Scale of guidance towards the prompt; 1 is none."""
+    identity_guidance: Mapped[float] = mapped_column(server_default="1")
+    """Scale of guidance towards the portraits; 1 is none."""
     width: Mapped[int]
     height: Mapped[int]
     seeds: Mapped[list[Any]] = mapped_column(JSON)
