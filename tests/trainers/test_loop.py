@@ -78,8 +78,8 @@ def test_picks_made_in_the_studio_change_its_next_generation(place, tmp_path):
     store.close()
 
 
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_the_demonstration_as_a_command(place, tmp_path, capsys, shuffled):
+@pytest.mark.parametrize("options", [[], ["--shuffled"], ["--other-guidance", "2"]], ids=["plain", "shuffled", "a-b"])
+def test_the_demonstration_as_a_command(place, tmp_path, capsys, options):
     portraits = tmp_path / "portraits"
     portraits.mkdir()
     for number in range(3):
@@ -89,13 +89,13 @@ def test_the_demonstration_as_a_command(place, tmp_path, capsys, shuffled):
         [
             "--bundle", str(place.bundle), "--face-pack", str(place.pack), "--portraits", str(portraits),
             "--evaluation-portraits", str(place.evaluation), "--config", str(place.config), "--picks", "3",
-            "--steps", "2", "--out", str(tmp_path / "out"), *(["--shuffled"] if shuffled else []),
+            "--steps", "2", "--out", str(tmp_path / "out"), *options,
         ]
     )  # fmt: skip
     (report,) = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["picks"], report["steps"]) == (3, 6)
     assert "simulated" in report["picked_by"]
-    assert ("coin" in report["picked_by"]) is shuffled
+    assert ("coin" in report["picked_by"]) is ("--shuffled" in options)
     assert {change["metric"] for change in report["evaluation"]["changes"]} >= {"face_sim", "coverage"}
     used = report["next_generation"]["adapter"]
     assert used == ("Round 1" if report["state"] == "promoted" else "base model")
@@ -104,4 +104,6 @@ def test_the_demonstration_as_a_command(place, tmp_path, capsys, shuffled):
     store = Store.open(tmp_path / "out" / "seed-0")
     assert {person.name for person in store.people.list()} == {"person-0-a", "person-1-a", "person-2-a"}
     assert [one.origin.value for one in store.people.annotators()] == ["simulated"]
+    guided = {made.identity_guidance for made in store.generations.latest(limit=100) if made.purpose == "studio"}
+    assert guided == ({1.0, 2.0} if "--other-guidance" in options else {1.0})
     store.close()

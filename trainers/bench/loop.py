@@ -4,6 +4,8 @@
 
 Picks are made by a stated rule, not by people, and are kept under a simulated annotator: of two candidates the one with
 the higher FaceSim after noise is added to both. `--shuffled` tosses a coin instead; such a round must not be promoted.
+The two are candidates of one generation or, with `--other-guidance`, pictures of one seed, one made with the bundle's
+identity guidance and one with another, as in an A/B run of the studio.
 Every seed gets a data folder of its own under `--out`, which the studio can open. `report.json` and a picture of the
 evaluation (before above after) say what came of it.
 """
@@ -40,7 +42,7 @@ from trainers.stored_pictures import keep_pictures
 from trainers.worker import Worker
 
 CANDIDATES = 4
-"""Of one generation, judged two by two."""
+"""Of one generation, judged two by two; in an A/B run half of them on each side."""
 SCHEDULE = IdentitySchedule.anneal(0.4)
 SHEET_COLUMNS = 10
 
@@ -52,6 +54,7 @@ class Loop:
     portraits: folder, one picture of each person (as `trainers.evaluation.portrait_files` reads it).
     picks: how many simulated decisions. noise: standard deviation added to each FaceSim before they are compared.
     shuffled: decisions by coin toss. config: settings of the round. steps: of denoising; None is the bundle's own.
+    other_guidance: identity guidance of side B; None judges candidates of one generation.
     """
 
     models: Models
@@ -61,6 +64,7 @@ class Loop:
     shuffled: bool
     people: int
     steps: int | None
+    other_guidance: float | None
     config: Mapping[str, Any]
 
 
@@ -123,8 +127,17 @@ def _make_picks(store: Store, bundle: Bundle, people: Sequence[str], loop: Loop,
     while made < loop.picks:
         members = chance.sample(people, min(loop.people, len(people)))
         seeds = [1_000_000 * (seed + 1) + number * CANDIDATES + k for k in range(CANDIDATES)]
-        rows = _generate(store, bundle, members, SCENES[number % len(SCENES)], seeds, loop.steps)
-        for pair in (rows[:2], rows[2:]):
+        scene = SCENES[number % len(SCENES)]
+        if loop.other_guidance is None:
+            rows = _generate(store, bundle, members, scene, seeds, loop.steps)
+            pairs = [rows[:2], rows[2:]]
+        else:
+            sides = [
+                _generate(store, bundle, members, scene, seeds[: CANDIDATES // 2], loop.steps, guidance)
+                for guidance in (bundle.card.identity_guidance, loop.other_guidance)
+            ]
+            pairs = list(zip(*sides, strict=True))
+        for pair in pairs:
             if made < loop.picks:
                 _pick(store, pair, annotator.id, loop, chance)
                 made += 1
@@ -134,7 +147,13 @@ def _make_picks(store: Store, bundle: Bundle, people: Sequence[str], loop: Loop,
 
 
 def _generate(
-    store: Store, bundle: Bundle, members: Sequence[str], scene: str, seeds: Sequence[int], steps: int | None
+    store: Store,
+    bundle: Bundle,
+    members: Sequence[str],
+    scene: str,
+    seeds: Sequence[int],
+    steps: int | None,
+    identity_guidance: float | None = None,
 ) -> list[Any]:
     """Candidates as the studio makes them, with the adapter that is on the bundle."""
     card = bundle.card
@@ -149,7 +168,7 @@ def _generate(
             strength=1.0,
             steps=steps or card.steps,
             guidance=1.0,
-            identity_guidance=card.identity_guidance,
+            identity_guidance=identity_guidance or card.identity_guidance,
             width=card.width,
             height=card.height,
             seeds=seeds,
@@ -165,6 +184,7 @@ def _generate(
         portraits=tuple(read_picture(store.media.path(one.picture_sha256)) for one in portraits),
         seeds=tuple(seeds),
         schedule=SCHEDULE,
+        identity_guidance=identity_guidance,
         steps=steps,
         expected_order=tuple(range(len(members))),
     )
@@ -207,6 +227,9 @@ def _report(store: Store, row: Round, seed: int, loop: Loop, clock: _Clock, afte
         "seed": seed,
         "picks": store.picks.count(),
         "picked_by": "coin toss (simulated)" if loop.shuffled else f"higher FaceSim, noise {loop.noise:g} (simulated)",
+        "compared": "one setting"
+        if loop.other_guidance is None
+        else f"identity guidance against {loop.other_guidance:g}",
         "pairs": {
             "kept": len(store.rounds.pairs(row.id, kept=True)),
             "dropped": store.rounds.dropped(row.id),
@@ -258,7 +281,8 @@ def table(reports: Sequence[Mapping[str, Any]]) -> str:
         minutes = ", ".join(f"{name} {value:g}" for name, value in report["minutes"].items())
         evaluation = report["evaluation"]
         lines += [
-            f"seed {report['seed']}: {report['picks']} picks by {report['picked_by']}; minutes: {minutes}",
+            f"seed {report['seed']}: {report['picks']} picks of {report['compared']} by {report['picked_by']}",
+            f"  minutes: {minutes}",
             f"  {report['pairs']['kept']} pairs, {report['steps']} steps; {report['state']}: {report['reason']}",
         ]
         for change in evaluation["changes"] if evaluation else ():
@@ -282,6 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--people", type=int, default=2, help="in one picture")
     parser.add_argument("--noise", type=float, default=0.05, help="added to FaceSim before it is compared")
     parser.add_argument("--shuffled", action="store_true", help="decide by coin toss")
+    parser.add_argument("--other-guidance", type=float, help="identity guidance of side B of every comparison")
     parser.add_argument("--steps", type=int, help="of denoising; the bundle's own if absent")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--config", type=Path, help="TOML file as for trainers.worker")
@@ -304,6 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shuffled=options.shuffled,
         people=options.people,
         steps=options.steps,
+        other_guidance=options.other_guidance,
         config=tomllib.loads(options.config.read_text()) if options.config else {},
     )
     reports = []
