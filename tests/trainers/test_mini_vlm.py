@@ -2,12 +2,14 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from core.prompts import PromptWriter, Writing
 from tests.trainers.mini_shards import write_shards
+from trainers.mini.assemble import load_vlm
 from trainers.mini.checkpoint import MovingAverage
 from trainers.mini.data import Example
 from trainers.mini.models import VlmSize, build_processor, build_tokenizer, build_vlm
@@ -48,16 +50,37 @@ def test_loss_is_the_mean_over_answer_tokens_alone(shards, processor):
     assert together == pytest.approx(math.log(vlm.config.text_config.vocab_size), rel=0.2)
 
 
+def test_words_that_only_the_portraits_tell_can_weigh_more(shards, processor):
+    torch.manual_seed(0)
+    vlm = build_vlm(processor.tokenizer, SMALL)
+    lesson = load_captions(shards, "train", processor)[0]
+    seen = processor.tokenizer.decode([t for t, s in zip(lesson.answer, lesson.seen, strict=True) if s])
+    assert "".join(seen.split()) == "".join(one["hair"] for one in lesson.example.attributes)
+    with torch.no_grad():
+        plain, heavy, only = (caption_loss(vlm, [lesson], processor, seen_weight=w).item() for w in (1, 5, 1e6))
+    share = sum(lesson.seen) / len(lesson.seen)
+    rest = (plain - share * only) / (1 - share)
+    assert heavy == pytest.approx((5 * share * only + (1 - share) * rest) / (5 * share + 1 - share), rel=1e-4)
+
+
+def test_the_vision_tower_alone_goes_on_learning(shards, tmp_path):
+    whole = VlmConfig(size=SMALL, steps=1, batch=2, sample_every=100, evaluated=1)
+    first = train(whole, shards, tmp_path / "first", CPU)
+    eyes = VlmConfig(size=SMALL, steps=2, batch=2, sample_every=100, evaluated=1, trained="vision")
+    second = train(eyes, shards, tmp_path / "second", CPU, start_from=first)
+    (before, tokenizer), (after, same) = load_vlm(first), load_vlm(second)
+    assert tokenizer.tokenizer.get_vocab() == same.tokenizer.get_vocab()
+    changed = {n for n, p in after.named_parameters() if not torch.equal(p, before.get_parameter(n))}
+    assert changed
+    assert all("visual" in name for name in changed)
+
+
 def test_training_learns_the_captions_and_the_writer_uses_them(shards, tmp_path):
     config = VlmConfig(size=SMALL, steps=60, batch=8, learning_rate=3e-3, warmup=5, sample_every=60, evaluated=1)
     folder = train(config, shards, tmp_path / "run", CPU)
     losses = [json.loads(line).get("loss") for line in (folder / "log.jsonl").read_text().splitlines()]
     losses = [loss for loss in losses if loss is not None]
     assert losses[-1] < 0.5 * losses[0]
-
-    from types import SimpleNamespace
-
-    from trainers.mini.assemble import load_vlm
 
     vlm, processor = load_vlm(folder)
     portraits = load_captions(shards, "held_out", processor)[0].portraits

@@ -3,16 +3,20 @@
 A byte-level tokenizer is trained on the captions first. Afterwards the model is frozen: the same weights write prompts
 and encode them for the transformer, so train this before caching latents and embeddings.
 
-    python -m trainers.mini.vlm --pictures DIR --out DIR [--config FILE]
+    python -m trainers.mini.vlm --pictures DIR --out DIR [--config FILE] [--start DIR]
+
+With `trained = "vision"` only the vision tower goes on learning, as in Frozen (arXiv 2106.13884): the language
+model and its reading of a prompt stay as they are, and a transformer trained on these embeddings stays valid.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -48,6 +52,9 @@ class VlmConfig:
     """Steps between held-out captions, written to `held_out_*.txt`."""
     evaluated: int = 24
     """Held-out captions written and scored."""
+    trained: Literal["all", "vision"] = "all"
+    seen_weight: float = 1.0
+    """Weight of words that only the portraits tell (SEEN_IN_PORTRAITS), a tenth of a caption; others weigh 1."""
 
 
 SEEN_IN_PORTRAITS = ("noun", "hair", "beard", "glasses")
@@ -56,11 +63,15 @@ SEEN_IN_PORTRAITS = ("noun", "hair", "beard", "glasses")
 
 @dataclass(frozen=True)
 class Caption:
-    """One lesson. portraits (n, side, side, 3) uint8, tokens of instruction and prompt, attributes for measuring."""
+    """One lesson: portraits (n, side, side, 3) uint8, tokens of instruction and prompt, attributes for measuring.
+
+    seen: for every token of the answer, whether it belongs to something only the portraits tell.
+    """
 
     portraits: np.ndarray
     question: tuple[int, ...]
     answer: tuple[int, ...]
+    seen: tuple[bool, ...]
     example: Example
 
 
@@ -69,6 +80,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="folder of rendered shards")
     parser.add_argument("--out", type=Path, required=True, help="run folder; continued if it holds a checkpoint")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs" / "vlm.toml")
+    parser.add_argument("--start", type=Path, help="run folder to go on from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     arguments = parser.parse_args()
@@ -78,27 +90,42 @@ def main() -> None:
         arguments.pictures,
         arguments.out,
         torch.device(arguments.device),
+        start_from=arguments.start,
     )
 
 
-def train(config: VlmConfig, pictures: Path, out: Path, device: torch.device) -> Path:
-    """Train to `config.steps`; returns the folder that holds `text_encoder` and `processor`."""
+def train(
+    config: VlmConfig, pictures: Path, out: Path, device: torch.device, *, start_from: Path | None = None
+) -> Path:
+    """Train to `config.steps`; returns the folder that holds `text_encoder` and `processor`.
+
+    A fresh run begins with the tokenizer and the weights of the run folder `start_from`, if given.
+    """
     run = Run(out, config, checkpoint_minutes=config.checkpoint_minutes)
 
     # 1. tokenizer, from the captions; kept, since shards may be added between a kill and a resume
-    processor_folder = out / "processor"
+    processor_folder = (start_from or out) / "processor"
     if not (processor_folder / "tokenizer.json").exists():
         build_processor(build_tokenizer(tokenizer_corpus(pictures), config.size)).save_pretrained(processor_folder)
     processor = PictureQwen3VLProcessor.from_pretrained(processor_folder)
+    processor.save_pretrained(out / "processor")
     lessons = load_captions(pictures, "train", processor)
     held_out = load_captions(pictures, "held_out", processor)
 
     # 2. model, from the last checkpoint if there is one
     torch.manual_seed(config.seed)
     vlm = build_vlm(processor.tokenizer, config.size).to(device)
+    if start_from is not None:
+        vlm.load_state_dict(Qwen3VLForConditionalGeneration.from_pretrained(start_from / "text_encoder").state_dict())
+    if config.trained == "vision":
+        vlm.requires_grad_(False)
+        vlm.model.visual.requires_grad_(True)
     average = MovingAverage(vlm, config.average_decay)
     optimizer = torch.optim.AdamW(
-        vlm.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
+        [p for p in vlm.parameters() if p.requires_grad],
+        lr=config.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=config.weight_decay,
     )
     start = 0
     if (state := run.load(device)) is not None:
@@ -117,7 +144,8 @@ def train(config: VlmConfig, pictures: Path, out: Path, device: torch.device) ->
         for group in optimizer.param_groups:
             group["lr"] = rate
         with fast_precision(device):
-            loss = caption_loss(vlm, _draw(lessons, config.batch, generator), processor)
+            drawn = _draw(lessons, config.batch, generator)
+            loss = caption_loss(vlm, drawn, processor, seen_weight=config.seen_weight)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(vlm.parameters(), config.gradient_clip)
         optimizer.step()
@@ -180,10 +208,20 @@ def load_captions(pictures: Path, split: str, processor: PictureQwen3VLProcessor
 def caption_of(example: Example, portraits: np.ndarray, processor: PictureQwen3VLProcessor) -> Caption:
     """The lesson of an example: portraits (n, side, side, 3) uint8, one for each person."""
     end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    answer = processor.tokenizer(example.prompt, return_offsets_mapping=True)
+    told = [
+        match.span()
+        for attributes in example.attributes
+        for name in SEEN_IN_PORTRAITS
+        if name in attributes
+        for match in _mentions(example.prompt, attributes[name])
+    ]
+    seen = [any(begin < to and at < stop for at, to in told) for begin, stop in answer["offset_mapping"]]
     return Caption(
         portraits=portraits,
         question=tuple(_question(example, _slots(portraits.shape[1:3]), processor)),
-        answer=(*processor.tokenizer(example.prompt)["input_ids"], end),
+        answer=(*answer["input_ids"], end),
+        seen=(*seen, False),
         example=example,
     )
 
@@ -215,20 +253,26 @@ def _draw(lessons: Sequence[Caption], batch: int, generator: torch.Generator) ->
 
 
 def caption_loss(
-    vlm: Qwen3VLForConditionalGeneration, lessons: Sequence[Caption], processor: PictureQwen3VLProcessor
+    vlm: Qwen3VLForConditionalGeneration,
+    lessons: Sequence[Caption],
+    processor: PictureQwen3VLProcessor,
+    *,
+    seen_weight: float = 1.0,
 ) -> Tensor:
-    """Mean cross-entropy of the answers' tokens, given portraits and instruction."""
+    """Mean cross-entropy of the answers' tokens, given portraits and instruction; those seen there weigh more."""
     device, pad = vlm.device, processor.tokenizer.pad_token_id
     length = max(len(lesson.question) + len(lesson.answer) for lesson in lessons)
     ids = torch.full((len(lessons), length), pad)
     labels = torch.full_like(ids, -100)
     valid = torch.zeros_like(ids)
+    weights = torch.ones(ids.shape)
     for row, lesson in enumerate(lessons):
         start, end = len(lesson.question), len(lesson.question) + len(lesson.answer)
         ids[row, :start] = torch.tensor(lesson.question)
         ids[row, start:end] = torch.tensor(lesson.answer)
         labels[row, start:end] = ids[row, start:end]
         valid[row, :end] = 1
+        weights[row, start:end][torch.tensor(lesson.seen)] = seen_weight
     pictures = [Image.fromarray(portrait) for lesson in lessons for portrait in lesson.portraits]
     pixels = processor.image_processor(pictures, return_tensors="pt")
     hidden = vlm.model(
@@ -239,9 +283,11 @@ def caption_loss(
         mm_token_type_ids=(ids == vlm.config.image_token_id).int().to(device),
     ).last_hidden_state
     # logits only where there is something to learn
-    predicts = (labels[:, 1:] != -100).to(device)
-    logits = vlm.lm_head(hidden[:, :-1][predicts])
-    return F.cross_entropy(logits.float(), labels[:, 1:].to(device)[predicts])
+    predicts = labels[:, 1:] != -100
+    logits = vlm.lm_head(hidden[:, :-1][predicts.to(device)])
+    losses = F.cross_entropy(logits.float(), labels[:, 1:][predicts].to(device), reduction="none")
+    weights = weights[:, 1:][predicts].to(device)
+    return (losses * weights).sum() / weights.sum()
 
 
 # --- measurement
@@ -299,7 +345,11 @@ def attribute_scores(prompt: str, example: Example) -> dict[str, tuple[int, int]
 
 
 def _says(text: str, value: str) -> bool:
-    return re.search(rf"\b{re.escape(value)}\b", text, re.IGNORECASE) is not None
+    return next(_mentions(text, value), None) is not None
+
+
+def _mentions(text: str, value: str) -> Iterator[re.Match[str]]:
+    return re.finditer(rf"\b{re.escape(value)}\b", text, re.IGNORECASE)
 
 
 def evaluate(
