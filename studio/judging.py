@@ -138,6 +138,16 @@ def undo(store: Store, judging: Judging, annotator_id: str) -> tuple[Judging, bo
     return replace(judging, done=tuple(one for one in judging.done if one != last)), True
 
 
+def of_adapters(store: Store, judging: Judging) -> bool:
+    """Whether the line-up compares two adapters, and has something left."""
+    for comparison_id in judging.lineup:
+        try:
+            return store.comparisons.get(comparison_id).kind is ComparisonKind.ADAPTER
+        except StoreError:  # its pictures were deleted meanwhile
+            continue
+    return False
+
+
 def answered(store: Store, judging: Judging, annotator_id: str) -> set[str]:
     """Those of the line-up that were judged or skipped."""
     return {*_judged(store, judging, annotator_id), *judging.done}

@@ -283,8 +283,8 @@ class _Pictures:
         parts = [
             self._bundle.revision, policy.adapter and policy.adapter[1].digest, self._analyzer and self._analyzer.name,
             self._clip and self._clip.aesthetic_name,
-            case.task.value, case.prompt, list(case.seeds), str(SCHEDULES[case.task]), case.steps, card.width,
-            card.height, content.hexdigest(),
+            case.task.value, case.prompt, list(case.seeds), str(SCHEDULES[case.task]), case.steps,
+            card.identity_guidance, card.width, card.height, content.hexdigest(),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -89,4 +89,5 @@ def _evaluated(store: Store, round_id: str) -> list[Generation]:
 
 def _conditions(row: Generation) -> tuple[Any, ...]:
     """What two pictures have in common besides the adapter."""
-    return row.options.get("case"), row.prompt.text, row.schedule, row.steps, row.width, row.height, row.bundle_revision
+    made_with = row.schedule, row.strength, row.steps, row.guidance, row.identity_guidance, row.width, row.height
+    return row.options.get("case"), row.prompt.text, row.bundle_revision, *made_with

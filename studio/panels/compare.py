@@ -9,7 +9,7 @@ import gradio as gr
 
 from studio.context import Studio
 from studio.draft import Draft
-from studio.judging import Judging, decide, line_up, skip, undo
+from studio.judging import Judging, decide, line_up, of_adapters, skip, undo
 from studio.panels import results, sessions
 from studio.panels.judging_view import GUIDELINES, annotator_of, guidelines_html, page_values, problem_values
 from studio.panels.results import ResultsPanel
@@ -65,8 +65,8 @@ def wire(
         try:
             annotator = annotator_of(studio, judging, current, request)
             judging = _still_there(studio, judging)
-            # Whoever has looked at the evidence meanwhile is asked with open eyes.
-            if judging.session is None and (not judging.lineup or current.revealed):
+            # Whoever has looked at the evidence of their own pictures meanwhile is asked with open eyes.
+            if judging.session is None and (not judging.lineup or current.revealed) and not of_adapters(store, judging):
                 judging = replace(judging, lineup=_own(studio, current, annotator))
             page = page_values(studio, judging, annotator)
         except StoreError as error:
@@ -117,7 +117,8 @@ def wire(
         else:
             reveal = "" if undone else gr.skip()
         # What was judged to the end has been revealed; the Create page need not hide it any longer.
-        judged = judging.session is None and not stage["questions"] and pick is not None
+        own = judging.session is None and not of_adapters(store, judging)
+        judged = own and not stage["questions"] and pick is not None
         seen = replace(current, revealed=True).write() if judged else gr.skip()
         return judging.write(), stage, status, reveal, guidelines, seen
 

@@ -10,7 +10,7 @@ import gradio as gr
 
 from studio.context import Studio
 from studio.draft import Draft
-from studio.judging import Judging, Question, answered, questions
+from studio.judging import Judging, Question, answered, of_adapters, questions
 from studio.store import StoreError
 from studio.store.models import Annotator
 from studio.visitors import login_of
@@ -73,8 +73,9 @@ def page_values(studio: Studio, judging: Judging, annotator: Annotator) -> tuple
         return stage, session_html(session.name, annotator.name, progress), "", guidelines_html(session.guidelines)
     done = len(answered(studio.store, judging, annotator.id))
     stage = stage_value(studio, asked, empty=ALL_DONE if judging.lineup else NOTHING, can_undo=done > 0)
+    title = "Two adapters, same seeds" if of_adapters(studio.store, judging) else "Your pictures"
     open_eyes = bool(asked) and not studio.store.comparisons.get(asked[0].comparison_id).blind
-    return stage, _lineup_html(done, len(judging.lineup), open_eyes), "", guidelines_html(GUIDELINES)
+    return stage, _lineup_html(title, done, len(judging.lineup), open_eyes), "", guidelines_html(GUIDELINES)
 
 
 def problem_values(sentence: str) -> tuple[Any, ...]:
@@ -97,12 +98,12 @@ def session_html(session: str, annotator: str, progress: Any) -> str:
     )
 
 
-def _lineup_html(done: int, total: int, open_eyes: bool) -> str:
+def _lineup_html(title: str, done: int, total: int, open_eyes: bool) -> str:
     if not total:
         return '<div class="judging"><p><b>Blind comparison</b></p></div>'
     words = "You have seen who is recognised: win rates leave these picks out." if open_eyes else ""
     return (
-        f'<div class="judging"><p><b>Your pictures</b> {done} of {total} judged'
+        f'<div class="judging"><p><b>{title}</b> {done} of {total} judged'
         f'<span class="judging-facts">{words}</span></p>'
         f'<progress value="{done}" max="{total}" aria-label="progress"></progress></div>'
     )

@@ -14,7 +14,7 @@ from studio.draft import Draft
 from studio.judging import Judging
 from studio.panels.adapter_duel import as_side_b, duel_of, line_up
 from studio.panels.compare import ComparePanel
-from studio.panels.judging_view import annotator_of, page_values
+from studio.panels.judging_view import annotator_of
 from studio.panels.run_settings import SettingsPanel
 from studio.panels.training_layout import TrainingPanel, build
 from studio.panels.training_values import Mark, everything, preview_html, what_changed
@@ -97,18 +97,16 @@ def wire(
                 panel.timer: gr.Timer(active=False),
                 **as_side_b(studio, create, duel),
             }
+        # The Compare page draws itself when it opens; a stage that was never on show loses its settings when drawn to.
         judging = Judging(annotator=judging.annotator, lineup=lineup)
-        page = dict(zip(stage, page_values(studio, judging, person), strict=True))
         return {
             tabs: gr.update(selected="compare"),
             panel.timer: gr.Timer(active=False),
             judge.judging: judging.write(),
-            **page,
         }
 
     private = {"api_visibility": "private"}
     quiet = {**private, "show_progress": "hidden"}
-    stage = [judge.stage, judge.status, judge.reveal, judge.guidelines]
     tabs.select(visit, panel.place, panel.shown, **quiet)
     panel.refresh.click(look, panel.place, panel.shown, **quiet)
     panel.timer.tick(tick, [panel.place, panel.seen], panel.shown, concurrency_limit=None, **quiet)
@@ -125,7 +123,7 @@ def wire(
         [panel.place, panel.note, draft, judge.judging],
         [
             *(panel.place, panel.note, panel.said, *panel.shown),
-            *(tabs, judge.judging, *stage),
+            *(tabs, judge.judging),
             *(create.adapter, create.compare_with, create.side_b, create.differs, create.other_timing),
             create.other_adapter,
         ],

@@ -1,7 +1,5 @@
 """The Training page in a real browser: a round that runs, its end, promotion, a blind comparison of two adapters."""
 
-import os
-
 import pytest
 from PIL import Image
 
@@ -12,10 +10,7 @@ from tests.tiny_adapters import write_tiny_adapter
 from tests.tiny_bundles import write_tiny_bundle
 from trainers.stored_adapters import keep_adapter
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif("IDGLOW_BROWSER_TESTS" not in os.environ, reason="set IDGLOW_BROWSER_TESTS=1 to run them"),
-]
+pytestmark = pytest.mark.browser
 
 BUNDLE = "tiny"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from studio.judging import Judging, decide, known_answers, line_up, questions, skip, undo
+from studio.judging import Judging, decide, known_answers, line_up, of_adapters, questions, skip, undo
 from studio.store import StoreError
 from studio.store.models import ComparisonKind, Standing, new_id
 from tests.studio.store_samples import add_comparison, add_generation, new_pick
@@ -134,3 +134,14 @@ def test_a_browser_may_send_anything(state):
 def test_a_place_survives_the_browser():
     judging = Judging(annotator="Ada", session="s", lineup=("a" * 32,), done=("b" * 32,))
     assert Judging.read(judging.write()) == judging
+
+
+def test_a_line_up_of_adapters_is_told_from_one_of_pictures(store, ada):
+    """Also when the pictures of its first comparison were deleted."""
+    pictures = [add_comparison(store) for _ in range(2)]
+    duels = [add_comparison(store, kind=ComparisonKind.ADAPTER) for _ in range(2)]
+    assert not of_adapters(store, Judging(lineup=tuple(one.id for one in pictures)))
+    assert of_adapters(store, Judging(lineup=tuple(one.id for one in duels)))
+    store.deletions.delete_generations([duels[0].candidates[0].generation_id])
+    assert of_adapters(store, Judging(lineup=tuple(one.id for one in duels)))
+    assert not of_adapters(store, Judging())
