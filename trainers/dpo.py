@@ -155,9 +155,10 @@ def train(
 
     Args:
         parent: folder of the adapter that is reference policy and start (the last promoted one); None: the base.
-        on_step: told after every step, in the main process; may block, for example while others need the device, and
-            may raise to abort, which loses what came after the last checkpoint.
-        should_stop: asked after every step, in the main process; true writes a checkpoint and returns.
+        on_step: told after every step, in the main process; may raise to abort, which loses what came after the last
+            checkpoint.
+        should_stop: asked before every pair is encoded and after every step, in the main process; true writes a
+            checkpoint, where there is anything to keep, and returns. May block while others need the device.
 
     Raises:
         ValueError: no pairs, or pairs, configuration and bundle do not fit together.
@@ -186,22 +187,7 @@ def train(
         )
         run = Run(out, setup, checkpoint_minutes=config.checkpoint_minutes) if processes.is_main_process else None
 
-        # 2. Prompts, references and pictures, encoded once; the processes share the work.
-        encodings = Encodings(out / "cache", backbone, bundle.revision)
-        for pair in pairs[processes.process_index :: processes.num_processes]:
-            encodings.add_pair(pair)
-        processes.wait_for_everyone()
-        encoded = [encodings.add_pair(pair) for pair in pairs]
-        policies = Policies(
-            backbone,
-            encodings,
-            reference,
-            micro_batch=config.micro_batch,
-            kept_prefixes=config.kept_prefixes,
-            bfloat16=bfloat16,
-        )
-
-        # 3. Weights and optimizer, from the last checkpoint if there is one.
+        # 2. Weights and optimizer, from the last checkpoint if there is one.
         weights = {name: p for name, p in transformer.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
         watch = Watch(config.watched_steps, config.warmup)
@@ -213,8 +199,27 @@ def train(
             watch.load(state["watch"])
             step = state["step"]
 
+        # 3. Prompts, references and pictures, encoded once; the processes share the work.
+        encodings, stopped = Encodings(out / "cache", backbone, bundle.revision), None
+        for pair in pairs[processes.process_index :: processes.num_processes]:
+            if (stopped := _wish_to_stop(run, should_stop)) is not None:
+                break
+            encodings.add_pair(pair)
+        processes.wait_for_everyone()
+        if (stopped := from_main_process(stopped)) is not None:
+            return DpoResult(out / "adapter", step, None, stopped, watch.summary)
+        encoded = [encodings.add_pair(pair) for pair in pairs]
+        policies = Policies(
+            backbone,
+            encodings,
+            reference,
+            micro_batch=config.micro_batch,
+            kept_prefixes=config.kept_prefixes,
+            bfloat16=bfloat16,
+        )
+
         # 4. Train.
-        stopped, pace = None, _Pace()
+        pace = _Pace()
         while step < config.steps and watch.reason_to_stop is None and stopped is None:
             with pace:
                 rate = config.learning_rate * learning_rate_factor(
@@ -241,8 +246,7 @@ def train(
                 run.log(step, **metrics)
                 if on_step is not None:
                     on_step(StepReport(step, config.steps, metrics, pace.left(config.steps - step)))
-                stopped = "Asked to stop." if should_stop is not None and should_stop() else None
-            stopped = from_main_process(stopped)
+            stopped = from_main_process(_wish_to_stop(run, should_stop))
             if run and (stopped or run.save_is_due() or step == config.steps or watch.reason_to_stop):
                 run.save(
                     {
@@ -266,6 +270,11 @@ def train(
             save_adapter(transformer, POLICY, result.adapter, card)
         processes.wait_for_everyone()
     return result
+
+
+def _wish_to_stop(run: Run | None, should_stop: ShouldStop | None) -> str | None:
+    """What the main process, which has the run, was told; None to go on."""
+    return "Asked to stop." if run is not None and should_stop is not None and should_stop() else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,6 +159,7 @@ class _Course:
             config=config,
             until=snapshot_at,
             held_out=held_out_references(self._store, self._models.evaluation_portraits),
+            make_room=self._lease.check,
         )
         self._store.rounds.save_pairs(self._round.id, self._lease.owner, pairs, snapshot_at=snapshot_at)
         kept = sum(pair.kept for pair in pairs)
@@ -173,7 +174,7 @@ class _Course:
         self, config: DpoConfig, bundle: Bundle, analyzer: FaceAnalyzer | None, parent: Adapter | None
     ) -> DpoResult:
         rows = self._store.rounds.pairs(self._round.id, kept=True)
-        pairs = load_training_pairs(self._store, rows, bundle, analyzer=analyzer)
+        pairs = load_training_pairs(self._store, rows, bundle, analyzer=analyzer, make_room=self._lease.check)
         parent_folder = None
         if parent is not None:
             parent_folder = write_adapter(*stored_adapter(self._store, parent), self._folder / "parent")

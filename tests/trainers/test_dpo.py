@@ -217,7 +217,8 @@ def test_the_card_says_how_the_adapter_came_to_be(bundle, tmp_path):
 def test_a_stopped_run_goes_on_where_it_was(bundle, tmp_path):
     pairs = noise_pairs(2, 2)
     whole = train(config(), pairs, bundle, tmp_path / "whole")
-    stopped = train(config(), pairs, bundle, tmp_path / "stopped", should_stop=lambda: True)
+    answers = iter([False] * len(pairs) + [True])
+    stopped = train(config(), pairs, bundle, tmp_path / "stopped", should_stop=lambda: next(answers))
     assert (stopped.steps, stopped.stopped is not None, stopped.adapter.exists()) == (1, True, False)
     reports = []
     resumed = train(config(), pairs, bundle, tmp_path / "stopped", on_step=reports.append)
@@ -227,6 +228,18 @@ def test_a_stopped_run_goes_on_where_it_was(bundle, tmp_path):
     again = train(config(), pairs, bundle, tmp_path / "stopped")
     assert again.metrics == resumed.metrics
     assert_same_weights(whole.adapter, again.adapter)
+
+
+def test_a_run_stops_between_two_pairs_that_are_encoded(bundle, tmp_path):
+    first, second = noise_pairs(2, 1)
+    answers = iter([False, True])
+    stopped = train(config(), [first, second], bundle, tmp_path / "run", should_stop=lambda: next(answers))
+    assert (stopped.steps, stopped.stopped is not None) == (0, True)
+    alone = Encodings(tmp_path / "alone", bundle.backbone, bundle.revision)
+    alone.add_pair(first)
+    encoded = {path.name for path in (tmp_path / "run" / "cache").iterdir()}
+    assert encoded == {path.name for path in (tmp_path / "alone").iterdir()}
+    assert train(config(), [first, second], bundle, tmp_path / "run").steps == 4
 
 
 def test_other_pairs_settings_or_parents_cannot_go_on_in_a_run(bundle, tmp_path):

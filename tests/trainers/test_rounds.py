@@ -361,6 +361,27 @@ def test_the_worker_makes_room_while_somebody_generates(store):
     assert not lease.should_stop()
 
 
+@pytest.mark.parametrize("stage", ["Collecting pairs", "Training on", "Making pictures"])
+def test_a_round_makes_room_in_each_of_its_stages(store, worker, when, stage):
+    """From the moment somebody generates, nothing of the round is measured, trained or made."""
+    add_picks(store, 3)
+    row = store.rounds.create("tiny", {"training": {"steps": 1}})
+    generation = []
+    when(stage, lambda: generation.append(_live_generation(store)))
+    working = threading.Thread(target=worker.work_once)
+    working.start()
+    while not generation:
+        working.join(0.1)
+    working.join(2)
+    collected, steps = len(store.rounds.pairs(row.id)), len(store.rounds.steps(row.id))
+    expected = {"Collecting pairs": (0, 0), "Training on": (3, 0), "Making pictures": (3, 1)}
+    assert (collected, steps) == expected[stage]
+    assert store.generations.of_round(row.id) == []
+    store.generations.cancel(*generation)
+    working.join()
+    assert store.rounds.get(row.id).state in ENDS
+
+
 def _live_generation(store: Store) -> str:
     return store.generations.create(
         NewGeneration(

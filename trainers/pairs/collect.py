@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import combinations, cycle
@@ -13,7 +13,6 @@ from core.backbones.bundles import Bundle
 from core.clip import installed_clip
 from core.faces import FaceAnalyzer
 from core.metrics import METRICS, differences
-from core.portraits import prepare_person
 from core.provenance import encode_png
 from studio.store import NewRoundPair, Store, StoreError
 from studio.store.models import Candidate, Generation, Outcome, Pick, Purpose, RoundPair
@@ -77,6 +76,7 @@ def collect_pairs(
     config: PairConfig | None = None,
     until: datetime | None = None,
     held_out: Collection[str] = (),
+    make_room: Callable[[], None] | None = None,
 ) -> list[NewRoundPair]:
     """All pairs a round looks at, kept ones and dropped ones with their reason, for `store.rounds.save_pairs`.
 
@@ -87,8 +87,11 @@ def collect_pairs(
         analyzer: None where there is no face pack; what needs faces is absent then.
         until: picks made until then (the round's snapshot); None for all.
         held_out: SHA-256 of portrait files (`Portrait.picture_sha256`) that no round may train on.
+        make_room: called before every measurement; may wait while others need the device, or raise.
     """
-    drafts = draft_pairs(store, bundle_name, analyzer=analyzer, config=config, until=until, held_out=held_out)
+    drafts = draft_pairs(
+        store, bundle_name, analyzer=analyzer, config=config, until=until, held_out=held_out, make_room=make_room
+    )
     return [_stored(store, draft) for draft in drafts]
 
 
@@ -100,10 +103,11 @@ def draft_pairs(
     config: PairConfig | None = None,
     until: datetime | None = None,
     held_out: Collection[str] = (),
+    make_room: Callable[[], None] | None = None,
 ) -> list[DraftPair]:
     """What `collect_pairs` collects, without writing anything."""
     config = config or PairConfig()
-    gallery = Gallery(store, analyzer, installed_clip())
+    gallery = Gallery(store, analyzer, installed_clip(), make_room=make_room)
     picks = list(_picks(store, bundle_name, until))
     picked = [_checked(draft, gallery, held_out, thresholds=None) for draft in _from_picks(picks)]
     bad = {c.id for pick in picks if pick.outcome is Outcome.BOTH_BAD for c in pick.comparison.candidates}
@@ -116,14 +120,21 @@ def draft_pairs(
 
 
 def load_training_pairs(
-    store: Store, pairs: Sequence[RoundPair], bundle: Bundle, *, analyzer: FaceAnalyzer | None
+    store: Store,
+    pairs: Sequence[RoundPair],
+    bundle: Bundle,
+    *,
+    analyzer: FaceAnalyzer | None,
+    make_room: Callable[[], None] | None = None,
 ) -> list[TrainingPair]:
     """Kept rows of a round as they are trained on, pictures and prepared references in memory.
+
+    `make_room` as for `collect_pairs`.
 
     Raises:
         StoreError: a picture, portrait or generation is gone; names it.
     """
-    gallery = Gallery(store, analyzer, None)
+    gallery = Gallery(store, analyzer, None, make_room=make_room)
     conditions: dict[str, tuple[str, tuple[np.ndarray, ...]]] = {}
     loaded = []
     for pair in pairs:
@@ -154,7 +165,7 @@ def training_pair(draft: DraftPair, number: int, gallery: Gallery, side: int) ->
 def _references(generation: Generation, gallery: Gallery, side: int) -> tuple[np.ndarray, ...]:
     """The crops as the model reads them when it generates."""
     return tuple(
-        prepare_person(gallery.picture(reference.portrait.picture_sha256), number, gallery.analyzer, side).crop
+        gallery.person(reference.portrait, number, side).crop
         for number, reference in enumerate(generation.references, 1)
     )
 
