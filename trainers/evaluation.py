@@ -56,13 +56,14 @@ class NoCases(RuntimeError):
 class Case:
     """One prompt for some held-out people; a picture for each seed.
 
-    portraits: uint8 (H, W, 3) RGB, in the order of the prompt. steps: of denoising.
+    portraits: uint8 (H, W, 3) RGB, in the order of the prompt; files: their names. steps: of denoising.
     """
 
     name: str
     task: Task
     prompt: str
     portraits: tuple[np.ndarray, ...]
+    files: tuple[str, ...]
     seeds: tuple[int, ...]
     steps: int
 
@@ -135,7 +136,8 @@ def held_out_cases(folder: Path, card: BundleCard, *, seeds: int = 1, steps: int
     """
     if not folder.is_dir():
         raise NoCases(f"There is no folder {folder} with portraits to evaluate on.")
-    people = [read_picture(path) for path in portrait_files(folder)]
+    files = portrait_files(folder)
+    people = [read_picture(path) for path in files]
     if len(people) < 2 or card.max_references < 2:
         raise NoCases(
             f"{folder} holds portraits of {len(people)} people and {card.name} takes {card.max_references} references; "
@@ -155,6 +157,7 @@ def held_out_cases(folder: Path, card: BundleCard, *, seeds: int = 1, steps: int
                 task=task,
                 prompt=static_prompt(task, len(members), scene),
                 portraits=tuple(people[member] for member in members),
+                files=tuple(files[member].name for member in members),
                 seeds=tuple(range(first, first + seeds)),
                 steps=steps or card.steps,
             )
@@ -320,7 +323,7 @@ class _Pictures:
                 bundle=card.name,
                 bundle_revision=self._bundle.revision,
                 adapter_id=policy.adapter_id,
-                options={"case": case.name, "key": key},
+                options={"case": case.name, "key": key, "portraits": list(case.files)},
                 # The same for both sides, also when one of them is made after a restart.
                 ab_group=hashlib.sha256(f"{self._round.id} {case.name}".encode()).hexdigest()[:32],
                 ab_side=policy.side,

@@ -24,6 +24,7 @@ from studio.store import StoreError
 from studio.store.models import Round, RoundRequest, RoundState, utc_now
 from studio.store.round_pairs import PairCounts
 from studio.store.rounds import LIVE
+from studio.times import duration_words
 
 PLOTS = {
     "loss": training_plots.loss,
@@ -32,6 +33,8 @@ PLOTS = {
     "gradient": training_plots.gradient,
 }
 MOST_ON_SHEET = 12
+JUDGED = (RoundState.PROMOTED, RoundState.CANDIDATE, RoundState.REJECTED)
+"""Rounds that came to their end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ def everything(studio: Studio, panel: TrainingPanel, wanted: str | None) -> dict
         panel.seen: seen,
         panel.timer: gr.Timer(active=bool(going)),
         panel.facts: facts_html(studio, history, bundle),
-        panel.next: next_html(studio, bundle, going),
+        panel.next: next_html(studio, bundle, history.rounds),
         panel.start: gr.update(interactive=not going),
         panel.history: history_html(history, shown=row and row.id, may_act=studio.sees_everything),
         panel.activations: activations_html(history, {person.id: person.name for person in people}),
@@ -186,8 +189,8 @@ def facts_html(studio: Studio, history: History, bundle: str) -> str:
     return f'<div class="facts">{listed}</div>'
 
 
-def next_html(studio: Studio, bundle: str, going: Sequence[Round]) -> str:
-    """What starts the next round, and how far away that is."""
+def next_html(studio: Studio, bundle: str, rounds: Sequence[Round]) -> str:
+    """What starts the next round, how far away that is, and how long one took here; `rounds` are the newest first."""
     waiting, needed = studio.store.rounds.new_picks(bundle), studio.settings.picks_per_round
     picks = f"{waiting:,} new {'pick' if waiting == 1 else 'picks'}"
     if not studio.settings.worker:
@@ -201,8 +204,17 @@ def next_html(studio: Studio, bundle: str, going: Sequence[Round]) -> str:
         if needed
         else ""
     )
-    busy = f"<p>Round {going[0].number} has to end first.</p>" if going else ""
-    return f'<div class="next-round"><p><b>{picks}.</b> {rule}</p>{bar}{busy}</div>'
+    going = next((row for row in rounds if row.state in LIVE), None)
+    busy = "" if going is None else f"<p>Round {going.number} has to end first.</p>"
+    return f'<div class="next-round"><p><b>{picks}.</b> {rule}{_took_words(rounds)}</p>{bar}{busy}</div>'
+
+
+def _took_words(rounds: Sequence[Round]) -> str:
+    """How long the last round took that nothing interrupted; empty where there was none."""
+    for row in rounds:
+        if row.state in JUDGED and row.attempts == 1:
+            return f" The last one took {duration_words((row.finished_at - row.started_at).total_seconds())}."
+    return ""
 
 
 def _sheet(studio: Studio, pairs: Sequence[tuple[str, str]]) -> str:

@@ -135,7 +135,7 @@ def evaluated(store: Store, row: Round, case: int, side: str, adapter_id: str | 
             seeds=[7000 + case],
             bundle=row.bundle,
             adapter_id=adapter_id,
-            options={"case": f"group {case}"},
+            options={"case": f"group {case}", "portraits": ["person-0.png", "person-1.png"]},
             ab_group=f"{row.number:016x}{case:016x}",
             ab_side=side,
         )

@@ -192,6 +192,19 @@ def test_an_ended_round_shows_its_evaluation_with_pack_cases_and_intervals(studi
     assert "before · FaceSim 0.41" in text(values[page.cases])
 
 
+def test_before_and_after_stand_beside_whom_they_should_show(studio, store, page, tmp_path):
+    finished(store, name="first")
+    assert "<img" in everything(studio, page, None)[page.cases]
+    assert "data:image/" not in everything(studio, page, None)[page.cases]  # the people are gone from the folder
+    for number in range(3):
+        (tmp_path / f"person-{number}.png").write_bytes(png(number, 64))
+    settings = Settings(data=store.folder, bundle=studio.settings.bundle, evaluation_portraits=tmp_path)
+    html = everything(replace(studio, settings=settings), page, None)[page.cases]
+    shown = re.findall(r'src="(data:image/[^"]+)" alt="(image \d)"', html)
+    assert [words for _, words in shown] == ["image 1", "image 2"] * 3
+    assert len({url for url, _ in shown}) == 2
+
+
 def test_every_metric_is_a_row_and_its_interval_is_drawn_inside_the_picture():
     evaluation = an_evaluation()
     html = evaluation_html(evaluation, before=HOSTILE, after="first")
@@ -383,6 +396,13 @@ def test_what_starts_the_next_round(studio, store):
     off = Studio(Settings(data=store.folder, worker=False), store, studio.host, studio.jobs)
     assert "python -m trainers.worker" in next_html(off, "tiny", [])
     assert "3 " in text(facts_html(studio, History.read(store, "tiny"), "tiny"))
+
+
+def test_how_long_the_last_round_took_is_said_before_the_next(studio, store):
+    assert "The last one took" not in next_html(studio, "tiny", [training(store)])
+    store.rounds.finish(store.rounds.list()[0].id, WORKER, "cancelled", message="Cancelled.")
+    finished(store, name="first")
+    assert "The last one took" in next_html(studio, "tiny", store.rounds.list())
 
 
 def test_what_happened_to_a_round_in_one_word(store):
