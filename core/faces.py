@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ import numpy as np
 import onnxruntime
 from insightface.app import FaceAnalysis
 from insightface.model_zoo import model_zoo
+
+# It calls scikit-image by a name that will go; nobody who uses the application can do anything about it.
+warnings.filterwarnings("ignore", "`estimate` is deprecated", FutureWarning, r"insightface\.")
 
 INSIGHTFACE_MODELS = Path("~/.insightface/models")
 INSIGHTFACE_LICENCE = "non-commercial research only (InsightFace model terms)"

@@ -36,6 +36,7 @@ def add_endpoints(studio: Studio) -> None:
         prompt: str = "",
         scene: str = "",
         task: str = "group",
+        ages: list[int | None] | None = None,
         schedule: str = "anneal-hold-0.4",
         strength: float = 1.0,
         identity_guidance: float = 0.0,
@@ -54,7 +55,8 @@ def add_endpoints(studio: Studio) -> None:
             portraits: files, one for each person, in the order of the prompt.
             prompt: in which portrait k is "image k"; empty for the template with `scene`.
             scene: where and how, for the template.
-            task: "group", or "child" for the same people as children.
+            task: "group", or "child" for the same people at another age.
+            ages: years, one for each portrait, for "child"; null for a child of about eight, as without them.
             schedule: "off", "constant", "anneal-hold-0.4", "anneal-ramp-0.4" or "gate-0.3-0.6".
             strength: of the schedule, 0 to 1.
             identity_guidance: how much further than by itself the model goes towards the portraits, 1 for not at
@@ -77,9 +79,10 @@ def add_endpoints(studio: Studio) -> None:
             if not 1 <= candidates <= settings.max_candidates:
                 raise ValueError(f"{candidates} candidates were asked for; 1 to {settings.max_candidates} can be made.")
             draft = Draft(visitor=owner.name)
+            target_ages = _target_ages(task, ages, len(portraits))
             wanted = NewGeneration(
                 task=Task(task).value,
-                prompt=prompt.strip() or static_prompt(task, len(portraits), scene),
+                prompt=prompt.strip() or static_prompt(task, len(portraits), scene, target_ages),
                 prompt_origin="edited" if prompt.strip() else "template",
                 scene_words=scene,
                 schedule=str(IdentitySchedule.parse(schedule)),
@@ -90,6 +93,7 @@ def add_endpoints(studio: Studio) -> None:
                 width=_within(width or card.width, settings.max_side, "pixels of width"),
                 height=_within(height or card.height, settings.max_side, "pixels of height"),
                 seeds=[seed + number for number in range(candidates)],
+                target_ages=target_ages,
                 bundle=card.name,
                 bundle_revision=studio.host.bundle.revision,
                 adapter_id=chosen_adapter(store, card.name, CURRENT),
@@ -126,15 +130,19 @@ def add_endpoints(studio: Studio) -> None:
             ],
         }
 
-    def write_prompt(portraits: list[dict], task: str = "group", scene: str = "") -> str:
+    def write_prompt(
+        portraits: list[dict], task: str = "group", scene: str = "", ages: list[int | None] | None = None
+    ) -> str:
         """The model's prompt for these portraits, to read and edit. Nothing is kept.
 
         Args:
             portraits: files, one for each person, in the order of the prompt.
-            task: "group", or "child" for the same people as children.
+            task: "group", or "child" for the same people at another age.
             scene: where and how.
+            ages: as for generate.
         """
         try:
+            target_ages = _target_ages(task, ages, len(portraits))
             pictures = [read_picture(_uploaded(portrait)) for portrait in portraits]
             if not pictures:
                 raise ValueError("Give a portrait of each person.")
@@ -144,7 +152,7 @@ def add_endpoints(studio: Studio) -> None:
                     prepare_person(picture, number, studio.host.analyzer, side).crop
                     for number, picture in enumerate(pictures, start=1)
                 ]
-                return "".join(PromptWriter(bundle).write(crops, Task(task), scene))
+                return "".join(PromptWriter(bundle).write(crops, Task(task), scene, ages=target_ages))
         except REFUSALS as error:
             raise gr.Error(str(error)) from error
 
@@ -217,6 +225,17 @@ def add_endpoints(studio: Studio) -> None:
 def _annotator(studio: Studio, name: str, request: gr.Request | None) -> Annotator:
     login = login_of(request)
     return studio.store.people.annotator(*login) if login is not None else studio.store.people.annotator(name)
+
+
+def _target_ages(task: str, ages: list[int | None] | None, people_count: int) -> list[int | None]:
+    """One for each portrait, or none at all."""
+    if not ages:
+        return []
+    if Task(task) is not Task.CHILD:
+        raise ValueError(f"Ages {ages} were given for task {task!r}; only 'child' makes people another age.")
+    if len(ages) != people_count:
+        raise ValueError(f"{len(ages)} ages were given for {people_count} portraits; give one for each, or null.")
+    return [people.read_age(age) for age in ages]
 
 
 def _with_portraits(wanted: NewGeneration, portrait_ids: tuple[str, ...]) -> NewGeneration:

@@ -76,18 +76,25 @@ def wire(
         name = judging.annotator or gr.skip()
         return judging.write(), *page, name, sessions.session_choices(studio, judging)
 
-    def compare_own(state: dict[str, Any], drafted: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
+    def own(state: dict[str, Any], drafted: dict[str, Any], request: gr.Request) -> tuple[Judging, Annotator]:
         judging, current = Judging.read(state), Draft.read(drafted)
         try:
             annotator = annotator_of(studio, judging, current, request)
             lineup = _own(studio, current, annotator)
             if not lineup:
                 raise StoreError("There are no two pictures to compare; generate some on the Create page first.")
-            judging = Judging(annotator=judging.annotator, lineup=lineup)
-            page = page_values(studio, judging, annotator)
         except StoreError as error:
             raise gr.Error(str(error), title="Nothing to compare") from error
-        return judging.write(), *page
+        return Judging(annotator=judging.annotator, lineup=lineup), annotator
+
+    def compare_own(state: dict[str, Any], drafted: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
+        judging, annotator = own(state, drafted, request)
+        return judging.write(), *page_values(studio, judging, annotator)
+
+    def go_and_compare(state: dict[str, Any], drafted: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
+        """The page draws itself when it opens; drawn to from here as well, the two would race."""
+        judging, _ = own(state, drafted, request)
+        return judging.write(), gr.update(selected="compare")
 
     def act(
         state: dict[str, Any], drafted: dict[str, Any], event: gr.EventData, request: gr.Request
@@ -128,10 +135,9 @@ def wire(
     tab.select(
         open_, states, [panel.judging, *page, panel.form.name, panel.form.session], show_progress="hidden", **private
     )
-    for button in (panel.own.click, shown.blind.click, shown.again.click):
-        button(lambda: gr.update(selected="compare"), outputs=tabs, show_progress="hidden", **private).then(
-            compare_own, states, [panel.judging, *page], show_progress="hidden", **private
-        )
+    panel.own.click(compare_own, states, [panel.judging, *page], show_progress="hidden", **private)
+    for button in (shown.blind, shown.again):
+        button.click(go_and_compare, states, [panel.judging, tabs], show_progress="hidden", **private)
     panel.stage.act(
         act,
         states,

@@ -25,6 +25,12 @@ from studio.store.models import Generation
 from studio.store.models.base import new_id
 
 SECONDS_BETWEEN_LOOKS = 0.25
+SHOW_RESULTS = """() => {
+  const results = document.getElementById("compose-results");
+  const steps = document.getElementById("compose-steps").getBoundingClientRect();
+  if (results.getBoundingClientRect().top >= steps.bottom) results.scrollIntoView({ behavior: "smooth" });
+}"""
+"""On a phone the pictures form below the steps, out of sight of whoever pressed Generate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +53,7 @@ def build(studio: Studio) -> ComposePage:
                 people_panel = people.build(studio)
             with gr.Column(elem_classes="step"):
                 prompt_panel = prompt.build()
-            with gr.Column(elem_classes="step"):
-                settings_panel = run_settings.build(studio)
+            settings_panel = run_settings.build(studio)
         with gr.Column(scale=8, min_width=340, elem_id="compose-results"):
             results_panel = results.build()
     return ComposePage(people_panel, prompt_panel, settings_panel, results_panel)
@@ -114,14 +119,16 @@ def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState, tab: gr.Tab)
             return {shown.matrix: gr.skip()}
         return results.finished(shown, studio, current, [])
 
-    settings.generate.click(
+    started = settings.generate.click(
         start,
         {draft, *words, *settings.inputs},
         [draft, settings.seed, page.prompt.text],
         show_progress="hidden",
         concurrency_limit=None,
         **private,
-    ).success(watch, [draft], page.watched, show_progress="hidden", concurrency_limit=None, **private)
+    )
+    started.success(watch, [draft], page.watched, show_progress="hidden", concurrency_limit=None, **private)
+    started.success(None, js=SHOW_RESULTS, **private)
     tab.select(look_again, [draft], shown.outputs, show_progress="hidden", **private)
     settings.cancel.click(cancel, [draft], show_progress="hidden", concurrency_limit=None, **private)
     shown.reuse.click(
@@ -142,6 +149,7 @@ def restore(page: ComposePage, studio: Studio, draft: gr.BrowserState, blocks: g
             draft: current.write(),
             page.people.people: people.listing(studio, current),
             page.people.consent: gr.update(visible=not people.consent_given(studio, current)),
+            page.people.examples: gr.update(open=not current.portraits),
             **_settings_of(studio, page, results.load(studio, current)),
         }
 
@@ -154,7 +162,7 @@ def restore(page: ComposePage, studio: Studio, draft: gr.BrowserState, blocks: g
 
     private = {"api_visibility": "private", "show_progress": "hidden"}
     words = [page.prompt.task, page.prompt.scene, page.prompt.text, page.prompt.origin, *page.settings.restored]
-    outputs = [draft, page.people.people, page.people.consent, *words]
+    outputs = [draft, page.people.people, page.people.consent, page.people.examples, *words]
     # Whoever acts before the draft is back would act on an empty one, so the steps wait for it; see the style sheet.
     blocks.load(begin, [draft], outputs, **private).then(
         None, js="() => { document.body.classList.add('draft-is-here'); }", **private

@@ -39,7 +39,7 @@ class PeoplePanel:
     files: gr.File
     notice: gr.HTML
     people: gr.HTML
-    examples: gr.HTML
+    examples: gr.Accordion
 
 
 def build(studio: Studio) -> PeoplePanel:
@@ -56,20 +56,18 @@ def build(studio: Studio) -> PeoplePanel:
     )
     notice = gr.HTML(elem_id="people-notice")
     found = example_files()
-    with gr.Accordion("Example people (rendered, nobody real)", open=False, visible=bool(found)):
-        examples = example_strip(
-            [{"picture": file_url(path), "name": example_name(path)} for path in found], elem_id="examples"
-        )
+    with gr.Accordion("Example people (rendered, nobody real)", visible=bool(found)) as examples:
+        example_strip([{"picture": file_url(path), "name": example_name(path)} for path in found], elem_id="examples")
     return PeoplePanel(consent, files, notice, people, examples)
 
 
 def example_files() -> list[Path]:
-    """The bundled portraits; an empty list in a checkout without them."""
-    return sorted(path for path in EXAMPLES.glob("*") if path.suffix in PICTURE_ENDINGS)
+    """The first portrait of each bundled person; an empty list in a checkout without them."""
+    return sorted(path for path in EXAMPLES.glob("person-*-a.*") if path.suffix in PICTURE_ENDINGS)
 
 
 def example_name(path: Path) -> str:
-    """What an example is called: `person-03-b.jpg` is the second picture of "Person 3"."""
+    """What an example is called: `person-03-a.jpg` shows "Person 3"."""
     _, number, _ = path.stem.split("-")
     return f"Person {int(number)}"
 

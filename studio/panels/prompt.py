@@ -156,7 +156,9 @@ def questions_html(text: str | None, task: str, number: int) -> str:
     if not found:
         return '<p class="no-questions">Nothing open: everybody is bound to an image, clothes and light are said.</p>'
     reasons = "".join(f"<li><b>{escape(item.kind.value)}</b> {escape(item.reason)}</li>" for item in found)
-    return f'<p class="underlined">{_underlined(text, found)}</p><ul class="questions">{reasons}</ul>'
+    placed = any(item.start < item.end for item in found)
+    underlined = f'<p class="underlined">{_underlined(text, found)}</p>' if placed else ""
+    return f'{underlined}<ul class="questions">{reasons}</ul>'
 
 
 def _underlined(text: str, found: list[Ambiguity]) -> str:

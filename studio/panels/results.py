@@ -26,8 +26,10 @@ from studio.widgets.pictures import picture_cards
 from studio.words import face_strip
 
 EMPTY = (
-    '<div class="nothing-yet"><p class="nothing-yet-title">Nothing made yet</p><p>Add portraits, write a prompt, '
-    "and press Generate. The pictures, and who is recognised in them, appear here.</p></div>"
+    '<div class="nothing-yet"><p class="nothing-yet-title">Nothing made yet</p><ol class="first-steps">'
+    "<li>Add a portrait of each person: your own, or click two of the example people.</li>"
+    "<li>Say where they are, and let the model write the prompt.</li>"
+    "<li>Press Generate. The pictures, and who is recognised in them, appear here.</li></ol></div>"
 )
 BLIND = (
     "<p>Who is recognised is hidden for now, so that it does not sway you: compare the pictures blind first, or look "

@@ -86,55 +86,56 @@ class Side:
 def build(studio: Studio) -> SettingsPanel:
     limits = studio.settings
     defaults = _model_defaults(limits.bundle, limits.max_side)
-    gr.Markdown("### 3 · Identity timing\nWhen, while the picture forms, the portraits are looked at.")
-    timing = timing_editor(elem_id="timing")
-    preset = gr.Button("Preset for this task", size="sm", elem_id="timing-preset")
-    identity_guidance = gr.Slider(
-        1,
-        LARGEST_GUIDANCE,
-        value=defaults.identity_guidance,
-        step=0.5,
-        label="Identity guidance",
-        info="Above 1 the portraits weigh more, at twice the time.",
-        elem_id="identity-guidance",
-    )
-    adapter = _adapter_dropdown(studio, "Adapter", "The model as it is, or as picks have trained it.", "adapter")
-    compare_with = gr.Checkbox(
-        label="Run a second setting as B", info="Same seeds, side by side; then compare blind.", elem_id="ab"
-    )
-    with gr.Column(visible=False, elem_id="side-b") as side_b:
-        differs = gr.Radio(
-            [("Timing", BY_TIMING), ("Adapter", BY_ADAPTER), ("Both", BY_BOTH)],
-            value=BY_TIMING,
-            label="B differs by",
-            elem_id="b-differs",
-        )
-        other_timing = timing_editor({**GROUP_PRESET, "mode": "constant"}, elem_id="timing-b")
-        other_adapter = _adapter_dropdown(studio, "Adapter of B", None, "adapter-b", visible=False)
-    with gr.Accordion("Sampling", open=False):
-        number = gr.Slider(
-            1,
-            limits.max_candidates,
-            value=min(4, limits.max_candidates),
-            step=1,
-            label="Candidates",
-            elem_id="candidates",
-        )
-        step_count = gr.Slider(
-            1, limits.max_steps, value=min(defaults.steps, limits.max_steps), step=1, label="Steps", elem_id="steps"
-        )
-        with gr.Row():
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, elem_id="seed")
-            random_seed = gr.Checkbox(True, label="New seed each time", elem_id="random-seed")
-        size = gr.Dropdown(list(defaults.sizes), value=defaults.sizes[0], label="Size", elem_id="size")
-        guidance = gr.Slider(
+    with gr.Column(elem_classes="step"):
+        gr.Markdown("### 3 · Identity timing\nWhen, while the picture forms, the portraits are looked at.")
+        timing = timing_editor(elem_id="timing")
+        preset = gr.Button("Preset for this task", size="sm", elem_id="timing-preset")
+        identity_guidance = gr.Slider(
             1,
             LARGEST_GUIDANCE,
-            value=1,
+            value=defaults.identity_guidance,
             step=0.5,
-            label="Prompt guidance",
-            info="Above 1 the text weighs more, at twice the time.",
+            label="Identity guidance",
+            info="Above 1 the portraits weigh more, at twice the time.",
+            elem_id="identity-guidance",
         )
+        adapter = _adapter_dropdown(studio, "Adapter", "The model as it is, or as picks have trained it.", "adapter")
+        compare_with = gr.Checkbox(
+            label="Run a second setting as B", info="Same seeds, side by side; then compare blind.", elem_id="ab"
+        )
+        with gr.Column(visible=False, elem_id="side-b") as side_b:
+            differs = gr.Radio(
+                [("Timing", BY_TIMING), ("Adapter", BY_ADAPTER), ("Both", BY_BOTH)],
+                value=BY_TIMING,
+                label="B differs by",
+                elem_id="b-differs",
+            )
+            other_timing = timing_editor({**GROUP_PRESET, "mode": "constant"}, elem_id="timing-b")
+            other_adapter = _adapter_dropdown(studio, "Adapter of B", None, "adapter-b", visible=False)
+        with gr.Accordion("Sampling", open=False):
+            number = gr.Slider(
+                1,
+                limits.max_candidates,
+                value=min(4, limits.max_candidates),
+                step=1,
+                label="Candidates",
+                elem_id="candidates",
+            )
+            step_count = gr.Slider(
+                1, limits.max_steps, value=min(defaults.steps, limits.max_steps), step=1, label="Steps", elem_id="steps"
+            )
+            with gr.Row():
+                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, elem_id="seed")
+                random_seed = gr.Checkbox(True, label="New seed each time", elem_id="random-seed")
+            size = gr.Dropdown(list(defaults.sizes), value=defaults.sizes[0], label="Size", elem_id="size")
+            guidance = gr.Slider(
+                1,
+                LARGEST_GUIDANCE,
+                value=1,
+                step=0.5,
+                label="Prompt guidance",
+                info="Above 1 the text weighs more, at twice the time.",
+            )
     with gr.Row(elem_id="generate-row"):
         generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
         cancel = gr.Button("Cancel", size="lg", visible=False, elem_id="cancel")
