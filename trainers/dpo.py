@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -31,6 +30,7 @@ from core.flow import SigmaDistribution, sample_sigmas
 from core.preference import PreferenceLoss, flow_dpo_loss
 from trainers.encodings import EncodedPair, Encodings
 from trainers.mini.config import load_config
+from trainers.pace import Pace
 from trainers.policies import (
     POLICY,
     NoisyPair,
@@ -54,7 +54,7 @@ class DpoConfig:
     name: str = "dpo"
     """Of the adapter, shown to people."""
     seed: int = 0
-    steps: int = 100
+    steps: int = 50
     """Optimiser steps."""
     batch: int = 8
     """Pairs behind one optimiser step, over all micro-batches and processes."""
@@ -219,26 +219,27 @@ def train(
         )
 
         # 4. Train.
-        pace = _Pace()
+        pace = Pace()
         while step < config.steps and watch.reason_to_stop is None and stopped is None:
-            with pace:
-                rate = config.learning_rate * learning_rate_factor(
-                    step, steps=config.steps, warmup=config.warmup, decay_share=0
+            pace.start()
+            rate = config.learning_rate * learning_rate_factor(
+                step, steps=config.steps, warmup=config.warmup, decay_share=0
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            positions = range(step * config.batch, (step + 1) * config.batch)
+            drawn = [draw_pair(position, encoded, encodings, config) for position in positions]
+            outcome = step_gradients(drawn, policies, list(weights.values()), config)
+            if not math.isfinite(outcome.gradient_norm) or not math.isfinite(outcome.loss.loss):
+                raise FloatingPointError(
+                    f"Loss or gradient of step {step + 1} is not finite; lower the learning rate or beta, or set "
+                    "precision to float32."
                 )
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                positions = range(step * config.batch, (step + 1) * config.batch)
-                drawn = [draw_pair(position, encoded, encodings, config) for position in positions]
-                outcome = step_gradients(drawn, policies, list(weights.values()), config)
-                if not math.isfinite(outcome.gradient_norm) or not math.isfinite(outcome.loss.loss):
-                    raise FloatingPointError(
-                        f"Loss or gradient of step {step + 1} is not finite; lower the learning rate or beta, or set "
-                        "precision to float32."
-                    )
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                watch.add(outcome)
-                step += 1
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            watch.add(outcome)
+            step += 1
+            pace.lap()
 
             # 5. Log, keep, and ask whether to go on.
             if run:
@@ -334,23 +335,6 @@ def step_gradients(
     sum_over_processes([loss, columns], weights)
     norm = nn.utils.clip_grad_norm_(weights, config.gradient_clip).item()
     return StepOutcome(PreferenceLoss(loss, *columns), norm)
-
-
-class _Pace:
-    """Seconds per step, without what happens between the steps; the first one, which warms up, does not count."""
-
-    def __init__(self) -> None:
-        self._seconds: list[float] = []
-
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds.append(time.perf_counter() - self._began)
-
-    def left(self, steps: int) -> float:
-        counted = self._seconds[1:] or self._seconds
-        return steps * sum(counted) / len(counted)
 
 
 def _training_record(setup: _Setup, result: DpoResult) -> dict[str, Any]:

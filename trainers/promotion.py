@@ -17,6 +17,8 @@ from studio.store.models import AdapterState
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+FEWEST_CASES = 6
+"""Of fewer, all rise by chance more often than an interval of 95 % may be wrong: 2 ** -5 is above 0.025."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class Change:
     """How a metric differs between two adapters.
 
     cases: how many have the metric on both sides. before, after: means over them.
-    difference: after - before; low, high: ends of its bootstrap interval, None with fewer than two cases.
+    difference: after - before; low, high: ends of its bootstrap interval, None with fewer than FEWEST_CASES.
     """
 
     metric: str
@@ -138,7 +140,7 @@ def decide(found: Sequence[Change]) -> Verdict:
 
 
 def _interval(differences: np.ndarray, seed: int) -> tuple[float | None, float | None]:
-    if len(differences) < 2:
+    if len(differences) < FEWEST_CASES:
         return None, None
     found = bootstrap(
         (differences,),

@@ -26,6 +26,7 @@ from studio.store.models import Adapter, AdapterState, Round, RoundState, utc_no
 from trainers.dpo import DpoConfig, DpoResult, StepReport, train
 from trainers.evaluation import Case, Evaluation, NoCases, evaluate, held_out_cases, held_out_references
 from trainers.lease import Lease, Stop, Stopped
+from trainers.pace import Pace
 from trainers.pairs import PairConfig, collect_pairs, load_training_pairs
 from trainers.promotion import Verdict
 from trainers.round_config import Models, RoundConfig
@@ -231,6 +232,12 @@ class _Course:
     def _evaluate(
         self, bundle: Bundle, cases: Sequence[Case], outcome: DpoResult, parent: Adapter | None
     ) -> Evaluation:
+        pace = Pace()
+
+        def on_case(done: int, total: int) -> None:
+            pace.lap()
+            self._lease.report(progress={"step": done, "steps": total, "seconds_left": pace.left(total - done)})
+
         return evaluate(
             self._store,
             self._round,
@@ -239,7 +246,7 @@ class _Course:
             before=parent and (parent.id, stored_adapter(self._store, parent)),
             after=(outcome.adapter / WEIGHTS_FILE, read_adapter(outcome.adapter)[0]),
             cancel=self._lease.should_stop,
-            on_case=lambda done, total: self._lease.report(progress={"step": done, "steps": total}),
+            on_case=on_case,
         )
 
     def _end(self, outcome: DpoResult, evaluation: Evaluation) -> None:

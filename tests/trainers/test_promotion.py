@@ -52,9 +52,19 @@ def test_the_interval_is_that_of_the_paired_means():
 )
 def test_the_rule(after, state, words):
     before = {"face_sim": [0.4, 0.5, 0.6, 0.7], "coverage": [1.0] * 4, "duplicates": [0.0] * 4}
-    found = verdict(cases(**before), cases(**(before | after)))
+    twice = [{name: values * 2 for name, values in side.items()} for side in (before, before | after)]
+    found = verdict(*(cases(**side) for side in twice))
     assert found.state is state
     assert words in found.reason
+
+
+@pytest.mark.parametrize(("count", "state"), [(5, CANDIDATE), (6, PROMOTED)])
+def test_a_handful_of_cases_promotes_and_rejects_nothing(count, state):
+    before = [0.1 * k for k in range(count)]
+    found = verdict(cases(face_sim=before), cases(face_sim=[value + 0.1 for value in before]))
+    assert found.state is state
+    worse = verdict(cases(face_sim=before), cases(face_sim=[value - 0.1 for value in before]))
+    assert worse.state is (REJECTED if state is PROMOTED else CANDIDATE)
 
 
 def test_what_was_not_measured_promotes_nothing():
