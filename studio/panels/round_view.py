@@ -142,7 +142,7 @@ def _waiting_words(row: Round, now: datetime, worker: bool) -> str:
     if leased:
         return ""
     started = "" if worker else " This studio trains nothing itself; run python -m trainers.worker."
-    if row.heartbeat_at is None:
+    if row.lease_owner is None:  # never taken up, or given back
         return f"Waiting for a worker.{started}"
     silent = duration_words((now - row.heartbeat_at).total_seconds())
     return f"Its worker was last heard of {silent} ago; the next one goes on from the last checkpoint.{started}"

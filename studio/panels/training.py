@@ -53,7 +53,7 @@ def wire(
             row = start_round(studio, annotator_of(studio, Judging(), Draft.read(state), request).id)
         except StoreError as error:
             raise gr.Error(str(error), title="Not started") from error
-        return {panel.place: {"round": row.id}, **everything(studio, panel, row.id)}
+        return {panel.place: {"round": row.id}, panel.previewed: "", **everything(studio, panel, row.id)}
 
     def ask(wanted: RoundRequest, place: Mapping[str, Any] | None) -> dict[Any, Any]:
         row = shown_round(studio, _place(place))
@@ -110,7 +110,7 @@ def wire(
     tabs.select(visit, panel.place, panel.shown, **quiet)
     panel.refresh.click(look, panel.place, panel.shown, **quiet)
     panel.timer.tick(tick, [panel.place, panel.seen], panel.shown, concurrency_limit=None, **quiet)
-    panel.start.click(start, draft, [panel.place, *panel.shown], **quiet)
+    panel.start.click(start, draft, [panel.place, panel.previewed, *panel.shown], **quiet)
     panel.preview.click(lambda: preview_html(studio), outputs=panel.previewed, **private)
     for button, wanted in (
         (panel.pause, RoundRequest.PAUSE),

@@ -163,6 +163,7 @@ def test_the_round_on_show_is_the_chosen_one_then_the_live_one_then_the_newest(s
     [
         ({"lease_owner": None, "lease_expires_at": None, "heartbeat_at": None}, True, "Waiting for a worker."),
         ({"lease_owner": None, "lease_expires_at": None, "heartbeat_at": None}, False, "run python -m trainers.worker"),
+        ({"lease_owner": None, "lease_expires_at": None}, True, "Waiting for a worker."),
         ({"lease_expires_at": -300, "heartbeat_at": -360}, True, "last heard of 6 min ago"),
         ({"request": "pause", "lease_expires_at": None}, True, "Paused. Resume goes on"),
         ({"request": "pause"}, True, "Pausing after the step"),
