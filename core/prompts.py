@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -118,6 +119,26 @@ class _HasWriter(Protocol):
     processor: Any
 
 
+WRITER = "writer"
+"""Name of the LoRA adapter that some bundles bring along for writing, and of its folder."""
+
+
+@contextmanager
+def writer_adapter(text_encoder: Any) -> Iterator[None]:
+    """The writer's adapter, where the model has one, is on within and off again afterwards.
+
+    A prompt is encoded by the plain weights, the ones that the transformer has learned to read.
+    """
+    if WRITER not in getattr(text_encoder, "peft_config", {}):
+        yield
+        return
+    text_encoder.enable_adapters()
+    try:
+        yield
+    finally:
+        text_encoder.disable_adapters()
+
+
 class PromptWriter:
     """Lets the vision-language model of a bundle write the prompt; the same weights encode it afterwards."""
 
@@ -172,7 +193,7 @@ class PromptWriter:
             # and nothing else that draws random numbers is disturbed
             devices = [self._model.device] if self._model.device.type == "cuda" else []
             try:
-                with torch.random.fork_rng(devices=devices), torch.inference_mode():
+                with torch.random.fork_rng(devices=devices), torch.inference_mode(), writer_adapter(self._model):
                     torch.manual_seed(writing.seed)
                     self._model.generate(
                         **inputs,

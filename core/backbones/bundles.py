@@ -25,6 +25,7 @@ from core.backbones.protocol import Backbone
 from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_product
 from core.backbones.qwen_image_edit_plus import QwenImageEditPlusBackbone
 from core.faces import FaceAnalyzer, default_pack
+from core.prompts import WRITER
 from core.recently_used import RecentlyUsed
 
 CARD_FILE = "bundle.json"
@@ -273,6 +274,9 @@ def load_bundle(
             use_safetensors=True,
             local_files_only=True,
         )
+        if (folder / WRITER).is_dir():
+            pipeline.text_encoder.load_adapter(str(folder / WRITER), adapter_name=WRITER, local_files_only=True)
+            pipeline.text_encoder.disable_adapters()
     except Exception as error:  # each part of a damaged bundle fails in its own way
         remedy = "restore its files" if card.revision is None else "download it again with allow_download=True"
         raise BundleError(

@@ -6,14 +6,27 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import Qwen3VLForConditionalGeneration
 
-from core.prompts import PromptWriter, Writing
-from tests.trainers.mini_shards import write_shards
-from trainers.mini.assemble import load_vlm
+from core.backbones.bundles import load_bundle
+from core.prompts import PromptWriter, Writing, writer_adapter
+from tests.trainers.mini_shards import COLOURS, write_shards
+from trainers.mini.assemble import assemble, load_vlm
+from trainers.mini.captions import load_captions
 from trainers.mini.checkpoint import MovingAverage
-from trainers.mini.data import Example
-from trainers.mini.models import VlmSize, build_processor, build_tokenizer, build_vlm
-from trainers.mini.vlm import VlmConfig, attribute_scores, caption_loss, load_captions, person_parts, train
+from trainers.mini.data import Example, Shard, shard_paths
+from trainers.mini.models import (
+    TransformerSize,
+    VaeSize,
+    VlmSize,
+    build_processor,
+    build_tokenizer,
+    build_transformer,
+    build_vae,
+    build_vlm,
+)
+from trainers.mini.vision import named_portraits, teach_to_see
+from trainers.mini.vlm import VlmConfig, attribute_scores, caption_loss, person_parts, train
 
 SMALL = VlmSize(hidden_size=64, layers=2, heads=2, vision_hidden_size=64, vision_layers=2, vocabulary=400)
 CPU = torch.device("cpu")
@@ -63,16 +76,47 @@ def test_words_that_only_the_portraits_tell_can_weigh_more(shards, processor):
     assert heavy == pytest.approx((5 * share * only + (1 - share) * rest) / (5 * share + 1 - share), rel=1e-4)
 
 
-def test_the_vision_tower_alone_goes_on_learning(shards, tmp_path):
+def test_the_vision_tower_learns_the_words_of_portraits(shards, processor):
+    torch.manual_seed(0)
+    vlm = build_vlm(processor.tokenizer, SMALL)
+    seen = named_portraits([Shard.load(path) for path in shard_paths(shards, "train")])
+    assert {word for words in seen.words for word in words} <= {*" ".join(COLOURS).split()}
+    first = teach_to_see(vlm, processor, seen, steps=2, seed=0)
+    assert teach_to_see(vlm, processor, seen, steps=80, seed=1) < 0.5 * first
+
+
+def test_a_writer_goes_on_and_leaves_the_reading_of_prompts_as_it_is(shards, tmp_path):
     whole = VlmConfig(size=SMALL, steps=1, batch=2, sample_every=100, evaluated=1)
     first = train(whole, shards, tmp_path / "first", CPU)
-    eyes = VlmConfig(size=SMALL, steps=2, batch=2, sample_every=100, evaluated=1, trained="vision")
-    second = train(eyes, shards, tmp_path / "second", CPU, start_from=first)
+    config = VlmConfig(
+        size=SMALL, steps=2, batch=2, learning_rate=0.02, warmup=0, sample_every=100, evaluated=1, trained="writer",
+        writer_rank=2, vision_steps=1,
+    )  # fmt: skip
+    second = train(config, shards, tmp_path / "second", CPU, start_from=first)
     (before, tokenizer), (after, same) = load_vlm(first), load_vlm(second)
     assert tokenizer.tokenizer.get_vocab() == same.tokenizer.get_vocab()
     changed = {n for n, p in after.named_parameters() if not torch.equal(p, before.get_parameter(n))}
     assert changed
     assert all("visual" in name for name in changed)
+
+    # in a bundle: on while writing, off while reading
+    vae, size = build_vae(VaeSize(encoder_width=129, decoder_width=129)), TransformerSize(hidden_size=64, layers=1)
+    vae.save_pretrained(tmp_path / "vae")
+    build_transformer(size, SMALL.hidden_size).save_pretrained(tmp_path / "transformer")
+    assemble(tmp_path / "vae", second, tmp_path / "transformer", tmp_path / "bundle")
+    model = load_bundle(tmp_path / "bundle").text_encoder
+    ids = torch.tensor([same.tokenizer("two people in a park")["input_ids"]])
+
+    def read(vlm) -> torch.Tensor:
+        with torch.no_grad():
+            return vlm.model(input_ids=ids).last_hidden_state
+
+    with writer_adapter(model):
+        written = read(model)
+    folder = tmp_path / "bundle" / "text_encoder"
+    plain = read(Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32))
+    assert torch.equal(read(model), plain)
+    assert (written - plain).abs().max() > 1e-3
 
 
 def test_training_learns_the_captions_and_the_writer_uses_them(shards, tmp_path):

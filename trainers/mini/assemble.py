@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from core.backbones.bundles import MINI, load_bundle, write_card
 from core.backbones.processors import PictureQwen3VLProcessor
 from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_product
+from core.prompts import WRITER
 from trainers.mini.geometry import HEIGHT, MAX_REFERENCES, REFERENCE_SIDE, TEXT_STRIDE, WIDTH
 
 STEPS = 20
@@ -51,6 +53,8 @@ def assemble(vae: Path, vlm: Path, transformer: Path, out: Path, *, steps: int =
     )
     pipeline.to(torch.bfloat16)
     pipeline.save_pretrained(out, safe_serialization=True)
+    if (vlm / WRITER).is_dir():
+        shutil.copytree(vlm / WRITER, out / WRITER, dirs_exist_ok=True)
     for config in out.glob("*/config.json"):
         # where the parts lay on this machine is nobody's business
         values = json.loads(config.read_text())

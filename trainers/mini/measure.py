@@ -25,11 +25,13 @@ from core.colours import COLOURS
 from core.faces import Face, FaceAnalyzer
 from core.identity import measure_faces
 from core.metrics import clothing_colour_word
+from core.prompts import writer_adapter
 from core.sampler import sample
+from trainers.mini.captions import caption_of
 from trainers.mini.compose import FACE
 from trainers.mini.data import Example, Shard, save_grid, shard_paths, to_tensor, to_uint8
 from trainers.mini.vae import psnr
-from trainers.mini.vlm import attribute_scores, caption_of, write_prompt
+from trainers.mini.vlm import attribute_scores, write_prompt
 
 GALLERY = 100
 GROUPS = 50
@@ -187,7 +189,8 @@ def measure_writer(bundle: Bundle, held: Sequence[Held]) -> dict[str, float]:
     totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for h in held:
         caption = caption_of(h.example, np.stack(h.references), bundle.processor)
-        prompt = write_prompt(bundle.text_encoder, caption, bundle.processor)
+        with writer_adapter(bundle.text_encoder):
+            prompt = write_prompt(bundle.text_encoder, caption, bundle.processor)
         for name, (right, asked) in attribute_scores(prompt, h.example).items():
             totals[name][0] += right
             totals[name][1] += asked

@@ -5,33 +5,36 @@ and encode them for the transformer, so train this before caching latents and em
 
     python -m trainers.mini.vlm --pictures DIR --out DIR [--config FILE] [--start DIR]
 
-With `trained = "vision"` only the vision tower goes on learning, as in Frozen (arXiv 2106.13884): the language
-model and its reading of a prompt stay as they are, and a transformer trained on these embeddings stays valid.
+With `trained = "writer"` a run goes on from another one, with its language model as it is: what learns is the vision
+tower and a LoRA adapter that is on only while writing (`core.prompts`), so that a transformer trained on the embeddings
+of prompts stays valid.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 from transformers import Qwen3VLForConditionalGeneration
 
 from core.backbones.processors import PictureQwen3VLProcessor
-from core.prompts import Task, static_prompt, writer_instruction
+from core.prompts import WRITER
+from trainers.mini.captions import Caption, instruction_of, load_captions, mentions, tokenizer_corpus
 from trainers.mini.checkpoint import MovingAverage, fast_precision
 from trainers.mini.config import load_config
 from trainers.mini.data import Example, Shard, shard_paths
 from trainers.mini.models import VlmSize, build_processor, build_tokenizer, build_vlm
+from trainers.mini.vision import SEEN_IN_PORTRAITS, named_portraits, teach_to_see
 from trainers.runs import Run, learning_rate_factor, step_generator
 
 
@@ -52,27 +55,13 @@ class VlmConfig:
     """Steps between held-out captions, written to `held_out_*.txt`."""
     evaluated: int = 24
     """Held-out captions written and scored."""
-    trained: Literal["all", "vision"] = "all"
+    trained: Literal["all", "writer"] = "all"
+    writer_rank: int = 32
+    """Of the writer's LoRA adapter."""
+    vision_steps: int = 0
+    """Lessons of the vision tower alone before the first step (`trainers.mini.vision`)."""
     seen_weight: float = 1.0
     """Weight of words that only the portraits tell (SEEN_IN_PORTRAITS), a tenth of a caption; others weigh 1."""
-
-
-SEEN_IN_PORTRAITS = ("noun", "hair", "beard", "glasses")
-"""Attributes that the writer can know; clothes, expression and place it chooses."""
-
-
-@dataclass(frozen=True)
-class Caption:
-    """One lesson: portraits (n, side, side, 3) uint8, tokens of instruction and prompt, attributes for measuring.
-
-    seen: for every token of the answer, whether it belongs to something only the portraits tell.
-    """
-
-    portraits: np.ndarray
-    question: tuple[int, ...]
-    answer: tuple[int, ...]
-    seen: tuple[bool, ...]
-    example: Example
 
 
 def main() -> None:
@@ -97,7 +86,7 @@ def main() -> None:
 def train(
     config: VlmConfig, pictures: Path, out: Path, device: torch.device, *, start_from: Path | None = None
 ) -> Path:
-    """Train to `config.steps`; returns the folder that holds `text_encoder` and `processor`.
+    """Train to `config.steps`; returns the folder of `text_encoder`, `processor` and, where it was trained, `writer`.
 
     A fresh run begins with the tokenizer and the weights of the run folder `start_from`, if given.
     """
@@ -117,9 +106,15 @@ def train(
     vlm = build_vlm(processor.tokenizer, config.size).to(device)
     if start_from is not None:
         vlm.load_state_dict(Qwen3VLForConditionalGeneration.from_pretrained(start_from / "text_encoder").state_dict())
-    if config.trained == "vision":
+    state = run.load(device)
+    if state is None and config.vision_steps:
+        seen = named_portraits([Shard.load(path) for path in shard_paths(pictures, "train")])
+        loss = teach_to_see(vlm, processor, seen, steps=config.vision_steps, seed=config.seed)
+        run.log(0, vision_loss=loss)
+    if config.trained == "writer":
         vlm.requires_grad_(False)
         vlm.model.visual.requires_grad_(True)
+        add_writer(vlm, config.writer_rank)
     average = MovingAverage(vlm, config.average_decay)
     optimizer = torch.optim.AdamW(
         [p for p in vlm.parameters() if p.requires_grad],
@@ -128,7 +123,7 @@ def train(
         weight_decay=config.weight_decay,
     )
     start = 0
-    if (state := run.load(device)) is not None:
+    if state is not None:
         vlm.load_state_dict(state["vlm"])
         optimizer.load_state_dict(state["optimizer"])
         average.load(state["average"])
@@ -170,75 +165,29 @@ def train(
                     "average": average.weights,
                 }
             )
-    average.model(vlm).save_pretrained(out / "text_encoder")
+    _save(average.model(vlm), config, out)
     return out
 
 
-# --- lessons
+def add_writer(vlm: Qwen3VLForConditionalGeneration, rank: int) -> None:
+    """A fresh LoRA adapter on all matrices of the language model, switched on."""
+    names = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
+    targets = rf".*language_model.*\.({names})"
+    vlm.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), adapter_name=WRITER)
 
 
-def tokenizer_corpus(pictures: Path) -> list[str]:
-    """Captions, instructions and static templates: what the model will read and write."""
-    texts = []
-    for path in shard_paths(pictures, "train"):
-        for example in Shard.load(path).examples:
-            texts += [example.prompt, instruction_of(example)]
-            texts.append(static_prompt(task_of(example), len(example.people), example.scene))
-    return texts
+def _save(vlm: Qwen3VLForConditionalGeneration, config: VlmConfig, out: Path) -> None:
+    if config.trained == "all":
+        vlm.save_pretrained(out / "text_encoder")
+        return
+    vlm.save_pretrained(out)  # with an adapter on, it is the adapter that is saved, in a folder of its name
+    plain = Qwen3VLForConditionalGeneration(vlm.config)
+    weights = {name.replace(".base_layer", ""): w for name, w in vlm.state_dict().items() if ".lora_" not in name}
+    plain.load_state_dict(weights)
+    plain.save_pretrained(out / "text_encoder")
 
 
-def task_of(example: Example) -> Task:
-    return Task.CHILD if example.task == "child" else Task.GROUP
-
-
-def instruction_of(example: Example) -> str:
-    return writer_instruction(task_of(example), len(example.people), example.scene)
-
-
-def load_captions(pictures: Path, split: str, processor: PictureQwen3VLProcessor) -> list[Caption]:
-    captions = []
-    for path in shard_paths(pictures, split):
-        shard = Shard.load(path)
-        captions += [
-            caption_of(example, shard.portraits[list(example.references)], processor) for example in shard.examples
-        ]
-    return captions
-
-
-def caption_of(example: Example, portraits: np.ndarray, processor: PictureQwen3VLProcessor) -> Caption:
-    """The lesson of an example: portraits (n, side, side, 3) uint8, one for each person."""
-    end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    answer = processor.tokenizer(example.prompt, return_offsets_mapping=True)
-    told = [
-        match.span()
-        for attributes in example.attributes
-        for name in SEEN_IN_PORTRAITS
-        if name in attributes
-        for match in _mentions(example.prompt, attributes[name])
-    ]
-    seen = [any(begin < to and at < stop for at, to in told) for begin, stop in answer["offset_mapping"]]
-    return Caption(
-        portraits=portraits,
-        question=tuple(_question(example, _slots(portraits.shape[1:3]), processor)),
-        answer=(*answer["input_ids"], end),
-        seen=(*seen, False),
-        example=example,
-    )
-
-
-def _slots(size: tuple[int, int]) -> int:
-    return (size[0] // 32) * (size[1] // 32)
-
-
-def _question(example: Example, slots: int, processor: PictureQwen3VLProcessor) -> list[int]:
-    content = [
-        {"type": "text", "text": instruction_of(example)},
-        *({"type": "image"} for _ in example.people),
-    ]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
-    return processor.tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * slots))["input_ids"]
+# --- loss
 
 
 def _draw(lessons: Sequence[Caption], batch: int, generator: torch.Generator) -> list[Caption]:
@@ -247,9 +196,6 @@ def _draw(lessons: Sequence[Caption], batch: int, generator: torch.Generator) ->
     drawn = sorted((lessons[row] for row in rows), key=lambda c: len(c.question) + len(c.answer))
     first = int(torch.randint(3 * batch + 1, (1,), generator=generator))
     return drawn[first : first + batch]
-
-
-# --- loss
 
 
 def caption_loss(
@@ -345,11 +291,7 @@ def attribute_scores(prompt: str, example: Example) -> dict[str, tuple[int, int]
 
 
 def _says(text: str, value: str) -> bool:
-    return next(_mentions(text, value), None) is not None
-
-
-def _mentions(text: str, value: str) -> Iterator[re.Match[str]]:
-    return re.finditer(rf"\b{re.escape(value)}\b", text, re.IGNORECASE)
+    return next(mentions(text, value), None) is not None
 
 
 def evaluate(
