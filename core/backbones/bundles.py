@@ -275,7 +275,7 @@ def load_bundle(
             local_files_only=True,
         )
         if (folder / WRITER).is_dir():
-            pipeline.text_encoder.load_adapter(str(folder / WRITER), adapter_name=WRITER, local_files_only=True)
+            pipeline.text_encoder.load_adapter(str(folder / WRITER), adapter_name=WRITER)
             pipeline.text_encoder.disable_adapters()
     except Exception as error:  # each part of a damaged bundle fails in its own way
         remedy = "restore its files" if card.revision is None else "download it again with allow_download=True"

@@ -180,7 +180,7 @@ def _save(vlm: Qwen3VLForConditionalGeneration, config: VlmConfig, out: Path) ->
     if config.trained == "all":
         vlm.save_pretrained(out / "text_encoder")
         return
-    vlm.save_pretrained(out)  # with an adapter on, it is the adapter that is saved, in a folder of its name
+    vlm.save_pretrained(out / WRITER)  # with an adapter on, it is the adapter that is saved
     plain = Qwen3VLForConditionalGeneration(vlm.config)
     weights = {name.replace(".base_layer", ""): w for name, w in vlm.state_dict().items() if ".lora_" not in name}
     plain.load_state_dict(weights)
