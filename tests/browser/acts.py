@@ -73,6 +73,15 @@ def open_compare(page) -> None:
     )
 
 
+def log_in(page) -> None:
+    """As the one user of the `locked_server`."""
+    page.get_by_label("username").fill("grace")
+    page.get_by_label("password").fill("hopper")
+    page.get_by_role("button", name="Login").click()
+    # The page is loaded anew; what is pressed before it is at work is lost.
+    page.locator("body.draft-is-here").wait_for()
+
+
 def join(page, session, name: str) -> None:
     open_compare(page)
     page.locator("#labelling > button").click()
@@ -93,15 +102,18 @@ def shown(page) -> list[str]:
     return sorted(page.locator(".stage-picture img").evaluate_all("images => images.map(image => image.src)"))
 
 
-def prepared_session(store, name: str, pairs: int):
+def prepared_session(store, name: str, pairs: int, **options):
     """A labelling session over pairs of real little pictures."""
-    session = store.sessions.create(name, guidelines=f"Look closely. {HOSTILE}")
-    made = []
-    for number in range(pairs):
-        generation = add_generation(store, content=[png(1000 + 2 * number), png(1001 + 2 * number)])
-        for candidate in generation.candidates:
-            with store.database.write() as rows:
-                rows.get(type(candidate), candidate.id).face_report = None
-        made.append(store.comparisons.create([candidate.id for candidate in generation.candidates]).id)
+    session = store.sessions.create(name, guidelines=f"Look closely. {HOSTILE}", **options)
+    made = [store.comparisons.create(little_pictures(store, 1000 + 2 * number)).id for number in range(pairs)]
     store.sessions.add(session.id, made)
     return session
+
+
+def little_pictures(store, shade: int) -> list[str]:
+    """Ids of two candidates whose files a browser can show."""
+    generation = add_generation(store, content=[png(shade), png(shade + 1)])
+    with store.database.write() as rows:
+        for candidate in generation.candidates:
+            rows.get(type(candidate), candidate.id).face_report = None
+    return [candidate.id for candidate in generation.candidates]

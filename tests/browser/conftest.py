@@ -67,7 +67,7 @@ class Server:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Server]:
+def running(folder: Path, *options: str) -> Iterator[Server]:
     """A studio with tiny random models and a data folder of its own."""
     bundle, pack, data = write_tiny_bundle(folder / "bundle"), face_pack(folder / "pack"), folder / "data"
     store = Store.open(data)
@@ -77,7 +77,7 @@ def running(folder: Path) -> Iterator[Server]:
     places = {"--data": data, "--bundle": bundle, "--face-pack": pack, "--port": port, "--device": "cpu"}
     # A run of a thousand steps is still going on when a busy machine gets to the click on Cancel.
     command = [sys.executable, "app.py", "--no-worker", "--max-steps", "1000"]
-    command += [str(part) for place in places.items() for part in place]
+    command += [str(part) for place in places.items() for part in place] + list(options)
     server = Server(f"http://127.0.0.1:{port}", store, command, folder / "log")
     try:
         server.start()
@@ -91,6 +91,13 @@ def running(folder: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory) -> Iterator[Server]:
     with running(tmp_path_factory.mktemp("app")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def locked_server(tmp_path_factory) -> Iterator[Server]:
+    """Another studio, empty at first, behind a login."""
+    with running(tmp_path_factory.mktemp("locked"), "--auth", "grace:hopper") as server:
         yield server
 
 

@@ -48,6 +48,19 @@ def test_generate_pick_and_export(client, server, portraits):
 
 def test_write_prompt(client, portraits):
     assert isinstance(client.predict(portraits, scene="at sunset", api_name="/write_prompt"), str)
+    aged = {"task": "child", "ages": [6, 70]}
+    assert isinstance(client.predict(portraits, **aged, api_name="/write_prompt"), str)
+
+
+def test_people_can_be_asked_for_at_an_age_and_guided_by_their_portraits(client, server, portraits):
+    made = client.predict(
+        portraits, task="child", ages=[6, None], schedule="gate-0.3-0.6", identity_guidance=2.5, candidates=1, steps=2,
+        consent=True, api_name="/generate",
+    )  # fmt: skip
+    assert "6-year-old child from image 1" in made["prompt"]
+    row = server.store.generations.get(made["generation"])
+    assert [reference.target_age for reference in row.references] == [6, None]
+    assert row.identity_guidance == 2.5
 
 
 def test_what_cannot_be_done_is_said_in_a_sentence(client, server, portraits):
@@ -57,6 +70,13 @@ def test_what_cannot_be_done_is_said_in_a_sentence(client, server, portraits):
         client.predict([{"path": "/etc/passwd"}], consent=True, api_name="/generate")
     with pytest.raises(AppError, match="gate"):
         client.predict(portraits, schedule="sometimes", consent=True, api_name="/generate")
+    child = {"task": "child", "consent": True, "api_name": "/generate"}
+    with pytest.raises(AppError, match="Age '200'"):
+        client.predict(portraits, ages=[6, 200], **child)
+    with pytest.raises(AppError, match="3 ages were given for 2 portraits"):
+        client.predict(portraits, ages=[6, 7, 8], **child)
+    with pytest.raises(AppError, match="only 'child'"):
+        client.predict(portraits, ages=[6, 7], consent=True, api_name="/generate")
     with pytest.raises(AppError, match="does not exist"):
         client.predict(["0" * 32, "1" * 32], "left", api_name="/pick")
     assert not [person for person in server.store.people.list() if person.name == "passwd"]

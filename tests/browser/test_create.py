@@ -33,10 +33,13 @@ def test_people_are_added_named_ordered_and_removed_and_one_of_several_faces_is_
     assert "onerror" in names.nth(1).input_value()
     assert names.nth(2).input_value() == "Grace"
 
-    page.get_by_role("button", name="move up").nth(1).click()
-    page.wait_for_function("document.querySelector('#people .middle > input').value !== 'Ada'")
+    page.locator("#people li").nth(2).drag_to(page.locator("#people li").nth(0))
+    page.wait_for_function("document.querySelector('#people .middle > input').value === 'Grace'")
+    assert names.nth(1).input_value() == "Ada"
     page.get_by_role("button", name="remove Grace").click()
     page.locator("#people li").nth(2).wait_for(state="detached")
+    page.get_by_role("button", name="move up").nth(1).click()
+    page.wait_for_function("document.querySelector('#people .middle > input').value !== 'Ada'")
     names.nth(0).fill("Lin")
     names.nth(0).press("Enter")
     faces = page.locator("#people li").nth(0).locator(".choice-faces button")
