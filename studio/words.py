@@ -38,6 +38,7 @@ def face_strip(
 
     The matched face is cut out of the picture by the browser, so nothing more is stored. `report` is a face report as
     JSON with the name of its pack under `pack` and the picture's `width` and `height`; None shows why nothing is there.
+    `reference_urls`: an empty one where the portrait is gone.
     `order`: people from left to right as the prompt places them; empty where it does not.
     """
     if report is None:
@@ -65,8 +66,9 @@ def _face_row(
     name = names[row["reference"]]
     kind, words = verdict(row, [names[other] for other in wrong])
     similarity = f"{row['similarity']:.2f}" if row["face"] is not None else "none"
+    portrait = f'<img src="{escape(reference_url)}" alt="portrait of {escape(name)}">' if reference_url else ""
     return (
-        f'<li class="{kind}"><img src="{escape(reference_url)}" alt="portrait of {escape(name)}">'
+        f'<li class="{kind}">{portrait or "<span></span>"}'
         f"{_cut_face(row['box'], report['width'], report['height'], picture_url)}"
         f'<span class="who">{escape(name)}</span>'
         f'<span class="similarity" title="{escape(how)}">{similarity}</span>'

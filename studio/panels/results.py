@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
 import gradio as gr
-import numpy as np
-from PIL import Image
 
 from core.images import PictureError
 from studio.adapter_choice import adapter_name
 from studio.context import Studio
 from studio.draft import Draft
 from studio.generation import Progress
+from studio.inline_pictures import data_url
 from studio.model_host import ModelsNotReady
+from studio.people_shown import people_shown
 from studio.similarity import similarity_html
 from studio.store import StoreError
 from studio.store.models import Candidate, Generation, GenerationState, Task
@@ -136,7 +134,7 @@ def forming(panel: ResultsPanel, progress: Sequence[Progress]) -> dict[Any, Any]
     running = next(one for one in progress if not one.ended)
     sides = len(progress) > 1
     cards = [
-        {"url": _data_url(picture), "label": "forming …", "below": "", "forming": True}
+        {"url": data_url(picture), "label": "forming …", "below": "", "forming": True}
         for picture in ([] if sides else running.previews)
     ]
     side = f"{'AB'[list(progress).index(running)]}: " if sides else ""
@@ -259,11 +257,11 @@ def favourite_label(favourite: bool) -> str:
 
 def strip_html(studio: Studio, row: Generation, candidate: Candidate) -> str:
     """Who is recognised in a candidate."""
-    portraits = [reference.portrait for reference in row.references]
+    people = people_shown(studio, row)
     return face_strip(
         candidate.face_report,
-        [portrait.person.name for portrait in portraits],
-        [studio.media_url(portrait.crop_sha256) for portrait in portraits],
+        [person.name for person in people],
+        [person.url for person in people],
         studio.media_url(candidate.media_sha256),
         order=row.options.get("expected_order", ()),
     )
@@ -297,9 +295,3 @@ def matrix_html(studio: Studio, candidate_id: str) -> str:
         return similarity_html(studio, studio.store.generations.get(candidate.generation_id), candidate)
     except (StoreError, ModelsNotReady, PictureError) as error:
         return f'<p class="problem" role="status">{escape(str(error))}</p>'
-
-
-def _data_url(picture: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

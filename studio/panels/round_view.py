@@ -8,13 +8,12 @@ from html import escape
 from pathlib import Path
 
 from studio.context import Studio
-from studio.inline_pictures import thumbnail_url
 from studio.panels.adapter_history import STATE_WORDS
+from studio.people_shown import people_shown
 from studio.store.models import Candidate, Generation, Round, RoundRequest, RoundState
 from studio.store.round_pairs import PairCounts
 from studio.store.rounds import LIVE
 from studio.times import duration_words, moment_words
-from trainers.evaluation import PORTRAITS, portrait_files
 
 STAGES = (RoundState.QUEUED, RoundState.COLLECTING, RoundState.TRAINING, RoundState.EVALUATING)
 ORIGINS = {
@@ -77,8 +76,7 @@ def cases_html(studio: Studio, cases: Sequence[tuple[Generation, Generation]]) -
     """(before, after) of held-out cases, picture by picture at the same seeds."""
     if not cases:
         return ""
-    portraits = _held_out_portraits(studio)
-    shown = [_case(studio, portraits, before, after) for before, after in cases]
+    shown = [_case(studio, before, after) for before, after in cases]
     more = shown[CASES_AT_ONCE:]
     rest = f"<details><summary>{len(more)} more cases</summary>{''.join(more)}</details>" if more else ""
     return f'<div class="cases">{"".join(shown[:CASES_AT_ONCE])}{rest}</div>'
@@ -170,17 +168,11 @@ def _counted(counts: Iterable[tuple[str, int]], kind: str) -> str:
     return f'<ul class="counts {kind}">{listed}</ul>' if rows else ""
 
 
-def _held_out_portraits(studio: Studio) -> dict[str, Path]:
-    """Files of the people that rounds are measured on, by name."""
-    folder = studio.settings.evaluation_portraits or PORTRAITS
-    return {path.name: path for path in portrait_files(folder)} if folder.is_dir() else {}
-
-
-def _case(studio: Studio, portraits: Mapping[str, Path], before: Generation, after: Generation) -> str:
-    named = [portraits.get(name) for name in before.options.get("portraits", ())]
-    urls = [path and thumbnail_url(path) for path in named]
+def _case(studio: Studio, before: Generation, after: Generation) -> str:
     references = "".join(
-        f'<img src="{url}" alt="image {number}" title="image {number}">' for number, url in enumerate(urls, 1) if url
+        f'<img src="{escape(person.url)}" alt="{escape(person.name)}" title="{escape(person.name)}">'
+        for person in people_shown(studio, before)
+        if person.url
     )
     people = f'<div class="case-references">{references}</div>' if references else ""
     old = {candidate.seed: candidate for candidate in before.candidates}

@@ -11,11 +11,13 @@ import sqlalchemy as sa
 from studio.adapter_choice import BASE
 from studio.context import Studio
 from studio.generation import GenerationJobs
+from studio.judging import Judging
 from studio.model_host import ModelHost
 from studio.panels import run_settings, training_layout, training_values
 from studio.panels.adapter_duel import Duel, as_side_b, before_and_after, duel_of, line_up
 from studio.panels.adapter_history import History, activations_html, duel_words, history_html, lineage_words
 from studio.panels.evaluation_view import evaluation_html, likeness_words
+from studio.panels.reveal import reveal_html
 from studio.panels.round_view import log_tail, pairs_html, round_html
 from studio.panels.training_values import everything, facts_html, mark, next_html, what_changed
 from studio.round_control import require_operator, shown_round, start_round, use_adapter
@@ -278,7 +280,7 @@ def test_promote_and_go_back_with_a_note(studio, store, ada):
     assert "“looks &lt;img" in history_html(history, shown=None, may_act=True)
 
 
-def test_a_new_adapter_meets_the_current_one_at_once_and_the_outcome_counts(store, ada):
+def test_a_new_adapter_meets_the_current_one_at_once_and_the_outcome_counts(studio, store, ada):
     _, first = finished(store, name="first")
     _, second = finished(store, "candidate", name="second")
     duel = duel_of(store, second.id)
@@ -292,6 +294,8 @@ def test_a_new_adapter_meets_the_current_one_at_once_and_the_outcome_counts(stor
         assert len({one.seed for one in comparison.candidates}) == 1
         place = [one.generation.adapter_id for one in comparison.candidates].index(second.id)
         store.picks.save(new_pick(comparison, ada, Outcome.RIGHT if place else Outcome.LEFT))
+    html = reveal_html(studio, Judging(lineup=lineup), store.picks.latest(limit=1)[0])
+    assert [name in html for name in ("first", "second", "image 1", "0.48")] == [True] * 4
     history = History.read(store, "tiny")
     assert duel_words(history, second.id) == ["preferred 100% (44% to 100%) of 3 blind against first"]
     assert duel_words(history, first.id) == ["preferred 0% (0% to 56%) of 3 blind against second"]

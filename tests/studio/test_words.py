@@ -74,3 +74,10 @@ def test_wrong_counts_and_swaps_are_said():
     strip = face_strip(report(ROW, count_correct=False, face_count=3, swaps=1), ["Ann"], ["/a"], "/b")
     assert "3 faces for 1 people" in strip
     assert "swapped" in strip
+
+
+def test_a_portrait_that_is_gone_leaves_its_place_empty():
+    assert "portrait of Ann" in face_strip(report(ROW), ["Ann"], ["/a"], "/b")
+    gone = face_strip(report(ROW), ["Ann"], [""], "/b")
+    assert "portrait of" not in gone
+    assert "0.62" in gone
