@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from trainers.stored_adapters import stored_adapter
 
 ENDS = (RoundState.PROMOTED, RoundState.CANDIDATE, RoundState.REJECTED)
 KILLS = int(os.environ.get("IDGLOW_TEST_KILLS", "5"))
-"""Of a worker during one round. Each costs about two seconds."""
+"""Of a worker during one round, each costs about two seconds; a fifth as many of the application."""
 
 
 @pytest.fixture(scope="module")
@@ -66,31 +67,45 @@ def assert_whole(store: Store, row: Round, picks: list[str], steps: int) -> None
     assert [path.name for path in (store.folder / "rounds" / str(row.number)).iterdir()] == ["log.txt"]
 
 
+def progress(store: Store, row: Round) -> int:
+    """Steps and evaluation pictures so far; 0 until the first step."""
+    return len(store.rounds.steps(row.id)) + len(store.generations.of_round(row.id))
+
+
 def test_a_worker_killed_again_and_again_loses_nothing(store, place, nursery):
     picks = add_picks(store, 4)
-    steps = 30
+    steps, pictures = 20, 10
     row = store.rounds.create("tiny", {"training": {"steps": steps}})
     arguments = place.worker_arguments(store.folder, "--once", "--lease-seconds", "0.5")
-    chance, killed, states = random.Random(0), 0, []
-    while killed < KILLS:
-        pid = nursery.start(arguments)
-        wait_for(lambda pid=pid, before=killed: nursery.has_ended(pid) or store.rounds.get(row.id).attempts > before)
-        time.sleep(chance.uniform(0, 3))
-        states.append(store.rounds.get(row.id).state)
+    chance, states = random.Random(0), []
+    # Spread over the whole round: some before its first step, the last while its last pictures are made.
+    moments = [chance.uniform(-5, steps + pictures - 1) for _ in range(KILLS)]
+    for moment in sorted(moments):
+        before = store.rounds.get(row.id).attempts
+        pid = _taken_up(store, row, nursery, arguments, before)
+        wait_for(lambda pid=pid, moment=moment: nursery.has_ended(pid) or progress(store, row) >= moment)
+        time.sleep(chance.uniform(0, 0.5))
+        states.append(store.rounds.get(row.id).state.value)
         if nursery.has_ended(pid):
-            if states[-1] in ENDS:
-                break  # the round was faster than its murderer
-            continue  # it came before the lease had run out
+            break  # the round was faster than its murderer
         os.kill(pid, signal.SIGKILL)
         assert nursery.wait(pid) == -signal.SIGKILL
-        killed += 1
         assert store.adapters.active("tiny") is None or store.rounds.get(row.id).state is RoundState.PROMOTED
         time.sleep(0.5)  # until the lease has run out
     wait_for(lambda: _finished(store, row, nursery, arguments))
     row = store.rounds.get(row.id)
-    print(f"killed {killed} times in {[state.value for state in states]}")
-    assert killed
+    print(f"killed while it was {dict(Counter(states))}")
+    assert row.attempts > 1
     assert_whole(store, row, picks, steps)
+
+
+def _taken_up(store: Store, row: Round, nursery: Nursery, arguments: list[str], attempts: int) -> int:
+    """Start workers until one finds the lease run out and takes the round up; returns its process id."""
+    while True:
+        pid = nursery.start(arguments)
+        wait_for(lambda pid=pid: nursery.has_ended(pid) or store.rounds.get(row.id).attempts > attempts)
+        if store.rounds.get(row.id).attempts > attempts:
+            return pid
 
 
 def _finished(store: Store, row: Round, nursery: Nursery, arguments: list[str]) -> bool:
@@ -131,7 +146,28 @@ def test_a_worker_that_is_told_to_end_gives_its_round_back(store, place, nursery
 def test_the_application_is_killed_and_its_worker_gives_the_round_back(store, place, nursery):
     """The worker that app.py starts ends with it; the round goes on in the next one."""
     picks = add_picks(store, 4)
-    row = store.rounds.create("tiny", {"training": {"steps": 60}})
+    steps = 40
+    row = store.rounds.create("tiny", {"training": {"steps": steps}})
+    chance = random.Random(1)
+    for moment in sorted(chance.uniform(3, steps + 5) for _ in range(max(1, KILLS // 5))):
+        app = _start_application(store, place)
+        try:
+            wait_for(lambda app=app, moment=moment: app.poll() is not None or progress(store, row) >= moment)
+            owner = store.rounds.get(row.id).lease_owner
+            assert owner is not None, (store.folder.parent / "app.log").read_text()[-3000:]
+        finally:
+            app.kill()
+            app.wait(30)
+        wait_for(lambda owner=owner: not _runs(int(owner.split(":")[1])))
+        given_back = store.rounds.get(row.id)
+        print(f"killed while it was {given_back.state.value}")
+        assert given_back.lease_owner is None
+        assert given_back.state in (RoundState.TRAINING, RoundState.EVALUATING)
+    nursery.wait(nursery.start(place.worker_arguments(store.folder, "--once")))
+    assert_whole(store, store.rounds.get(row.id), picks, steps)
+
+
+def _start_application(store: Store, place: Place) -> subprocess.Popen:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -139,25 +175,13 @@ def test_the_application_is_killed_and_its_worker_gives_the_round_back(store, pl
         "--data": store.folder, "--bundle": place.bundle, "--face-pack": place.pack, "--port": port, "--device": "cpu",
         "--round-config": place.config, "--evaluation-portraits": place.evaluation, "--picks-per-round": 0,
     }  # fmt: skip
-    app = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "app.py", *(str(part) for option in options.items() for part in option)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(store.folder.parent / "served")},
         stdout=(store.folder.parent / "app.log").open("w"),
         stderr=subprocess.STDOUT,
     )
-    try:
-        wait_for(lambda: app.poll() is not None or len(store.rounds.steps(row.id)) > 2)
-        owner = store.rounds.get(row.id).lease_owner
-        assert owner is not None, (store.folder.parent / "app.log").read_text()[-3000:]
-    finally:
-        app.kill()
-        app.wait(30)
-    wait_for(lambda: not _runs(int(owner.split(":")[1])))
-    given_back = store.rounds.get(row.id)
-    assert (given_back.state, given_back.lease_owner) == (RoundState.TRAINING, None)
-    nursery.wait(nursery.start(place.worker_arguments(store.folder, "--once")))
-    assert_whole(store, store.rounds.get(row.id), picks, 60)
 
 
 def _runs(pid: int) -> bool:
