@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from studio.store import StoreError
-from tests.browser.acts import HOSTILE, prepared_session
+from studio.transfer import EXPORTS
+from tests.browser.acts import HOSTILE, log_in, prepared_session
 from tests.studio.store_samples import add_person, new_pick
 
 pytestmark = pytest.mark.browser
@@ -32,25 +33,36 @@ def test_pictures_go_to_the_bin_and_come_back(visit, server):
     page.get_by_text("The bin is empty").wait_for()
 
 
-def test_what_was_exported_can_be_imported(visit, server, tmp_path):
+def test_everything_exported_can_be_imported_in_another_studio(visit, open_page, server, locked_server, tmp_path):
     session = prepared_session(server.store, "To send", 2)
     ada = server.store.people.annotator("Ada").id
     (given,) = server.store.sessions.claim(session.id, ada, count=1)
-    server.store.picks.save(new_pick(given.comparison, ada, lease_id=given.lease_id))
+    pick = server.store.picks.save(new_pick(given.comparison, ada, lease_id=given.lease_id))
     page = visit()
     open_library(page)
     page.locator("#library-data > button").click()
-    page.get_by_label("Everything, to move to another studio").check()
-    page.locator("#export").click()
-    with page.expect_download() as download:
-        page.locator("#exported").click()
-    assert download.value.suggested_filename == "idglow-archive.zip"
-    path = tmp_path / "archive.zip"
-    download.value.save_as(path)
-    before = server.store.picks.count()
-    page.locator("#import input[type=file]").set_input_files(path)
-    page.locator("#import-report", has_text="0 rows added").wait_for()
-    assert server.store.picks.count() == before
+    for label, name in EXPORTS.values():
+        page.get_by_label(label).check()
+        page.locator("#export").click()
+        page.locator("#import-report", has_text=name).wait_for()
+        with page.expect_download() as download:
+            page.locator("#exported").click()
+        assert download.value.suggested_filename == name
+        download.value.save_as(tmp_path / name)
+
+    other = open_page(locked_server.url)
+    log_in(other)
+    open_library(other)
+    other.locator("#library-data > button").click()
+    with pytest.raises(StoreError):
+        locked_server.store.picks.get(pick.id)
+    for archive in (EXPORTS["archive"][1], EXPORTS["parquet"][1]):
+        other.locator("#import input[type=file]").set_input_files(tmp_path / archive)
+        other.locator("#import-report", has_text=archive).wait_for()
+    assert "0 picks added" in other.locator("#import-report").inner_text()  # the archive brought them already
+    arrived = locked_server.store.picks.get(pick.id)
+    assert (arrived.winner_id, arrived.annotator.name) == (pick.winner_id, "Ada")
+    assert all(locked_server.store.media.read(one.media_sha256) for one in arrived.comparison.candidates)
 
 
 def test_a_person_is_deleted_after_a_count_with_all_that_came_of_them(visit, server):
