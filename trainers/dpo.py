@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -134,6 +135,8 @@ class DpoResult:
     metrics: dict[str, float]
 
 
+logger = logging.getLogger(__name__)
+
 OnStep = Callable[[StepReport], None]
 ShouldStop = Callable[[], bool]
 
@@ -209,6 +212,7 @@ def train(
         if (stopped := from_main_process(stopped)) is not None:
             return DpoResult(out / "adapter", step, None, stopped, watch.summary)
         encoded = [encodings.add_pair(pair) for pair in pairs]
+        logger.info("Prompts and pictures are encoded.")
         policies = Policies(
             backbone,
             encodings,

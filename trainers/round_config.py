@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from core.backbones.bundles import Bundle, load_bundle
+from core.backbones.bundles import Bundle, find_card, load_bundle
 from trainers.dpo import DpoConfig
 from trainers.evaluation import PORTRAITS
 from trainers.pairs import PairConfig
+
+ROUND_FILE = "round.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,11 @@ class Models:
     face_pack: Path | None = None
     device: str = "cpu"
     evaluation_portraits: Path = PORTRAITS
+
+    def round_settings(self) -> dict[str, Any]:
+        """What the bundle's folder says of rounds in ROUND_FILE: small models need larger steps than large ones."""
+        file = Path(find_card(self.bundle).source) / ROUND_FILE
+        return tomllib.loads(file.read_text()) if file.is_file() else {}
 
     def load(self) -> Bundle:
         bundle = load_bundle(self.bundle, device=self.device)

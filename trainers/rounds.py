@@ -49,8 +49,8 @@ DATA_DELETED = "A person whose pictures it used was deleted. Start another round
 def run_round(store: Store, row: Round, lease: Lease, models: Models, config: Mapping[str, Any]) -> None:
     """Bring a claimed round to its end, or give it back where it has to be let go.
 
-    `config`: the worker's own settings, which those of the round change. What goes wrong is said on the round; raised
-    are only StoreErrors that come in the way of saying it.
+    `config`: the worker's own settings; they change those of the bundle, and those of the round change them. What goes
+    wrong is said on the round; raised are only StoreErrors that come in the way of saying it.
     """
     folder = store.folder / "rounds" / str(row.number)
     course = _Course(store, row, lease, models, folder)
@@ -59,7 +59,7 @@ def run_round(store: Store, row: Round, lease: Lease, models: Models, config: Ma
         with _log_file(folder / LOG_FILE):
             logger.info("Round %d is %s, taken up for the %d. time", row.number, row.state.value, row.attempts)
             try:
-                course.run(RoundConfig.read(config, row.config))
+                course.run(RoundConfig.read(models.round_settings(), config, row.config))
             except (Stopped, Cancelled):
                 course.let_go()
             except (

@@ -10,6 +10,7 @@ import shutil
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -202,6 +203,17 @@ def test_settings_that_make_no_sense_fail_the_round(store, worker, config, words
     assert words in row.message
 
 
+def test_a_bundle_brings_its_settings_along_and_the_workers_own_change_them(store, place, tmp_path):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(place.bundle, bundle)
+    (bundle / "round.toml").write_text("[training]\nsteps = 3\nbeta = -2.0\n")
+    models = replace(place.models, bundle=str(bundle))
+    assert place.models.round_settings() == {}
+    assert RoundConfig.read(models.round_settings(), {"training": {"beta": 5.0}}).training.steps == 3
+    row = end_of(store, store.rounds.create("tiny"), Worker(store, models))
+    assert (row.state, row.message.startswith("beta is -2.0")) == (RoundState.FAILED, True), row.message
+
+
 def test_models_that_cannot_be_loaded_fail_the_round(store, place, tmp_path):
     shutil.copytree(place.bundle, tmp_path / "bundle")
     for file in (tmp_path / "bundle" / "transformer").glob("*.safetensors"):
@@ -250,10 +262,10 @@ def test_without_its_checkpoint_a_round_trains_again(store, place, when, damage)
 
 
 def _paused_in_training(store: Store, place: Place, when) -> Round:
-    """A round that somebody paused as soon as its pairs were collected."""
+    """A round that somebody paused at its first step."""
     add_picks(store, 3)
     row = store.rounds.create("tiny", {"training": {"steps": 6}})
-    when("Training on", lambda: store.rounds.ask(row.id, RoundRequest.PAUSE))
+    when("Prompts and pictures are encoded", lambda: store.rounds.ask(row.id, RoundRequest.PAUSE))
     assert Worker(store, place.models, config=CONFIG).work_once()
     row = store.rounds.get(row.id)
     assert (row.state, row.message) == (RoundState.TRAINING, "Paused.")

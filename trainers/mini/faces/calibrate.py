@@ -13,7 +13,7 @@ from trainers.mini.faces.measure import overlap
 from trainers.mini.faces.portraits import PortraitSet
 from trainers.mini.faces.scenes import aligned_crop, degrade, random_scene
 
-FALSE_FACES = 0.05  # in a picture, at a detector score of 0.5
+FALSE_FACES = 0.015  # in a picture, at a detector score of 0.5
 FALSE_MATCHES = 1e-3  # share of pairs of different adults that pass for one person
 LOWEST_SCORE = 0.1
 
