@@ -318,7 +318,10 @@ def _run(options: argparse.Namespace) -> None:
     if options.adapter is not None:
         bundle.adapters.swap(options.adapter, scale=options.adapter_scale)
     if options.write_prompt:
-        prompt = "".join(PromptWriter(bundle).write(portraits, options.task, options.scene))
+        analyzer, _ = _face_analyzer(bundle)
+        side = bundle.card.reference_side
+        crops = [prepare_person(one, number, analyzer, side).crop for number, one in enumerate(portraits, start=1)]
+        prompt = "".join(PromptWriter(bundle).write(crops, options.task, options.scene))
     else:
         prompt = options.prompt or static_prompt(options.task, len(portraits), options.scene)
     by_template = not (options.write_prompt or options.prompt)
