@@ -44,6 +44,10 @@ METRICS = {
 TARGET = "face_sim"
 """What a round has to improve; all others must not get worse."""
 
+SMALLEST_GAIN = 0.005
+"""What the target's whole interval has to lie above. The same seeds before and after show any drift, that of training on
+random picks too: it raised FaceSim by 0.004 and 0.010, with intervals from 0.001 on."""
+
 CaseValues = Mapping[str, Mapping[str, float]]
 """Case -> metric -> mean over its pictures. What could not be measured is left out."""
 
@@ -114,7 +118,7 @@ def changes(before: CaseValues, after: CaseValues, *, seed: int = 0) -> list[Cha
 
 
 def decide(found: Sequence[Change]) -> Verdict:
-    """Promoted: the target's interval lies above no change, and no metric's lies on its worse side.
+    """Promoted: the target's interval lies above SMALLEST_GAIN, and no metric's lies on its worse side.
 
     Rejected: some metric's interval lies on its worse side. Candidate: everything else, also where the target could not
     be measured; people may promote it with a note.
@@ -128,14 +132,14 @@ def decide(found: Sequence[Change]) -> Verdict:
             state=AdapterState.CANDIDATE,
             reason="FaceSim could not be measured (is there a face pack?), so nothing says that it is better.",
         )
-    if target.better:
+    if target.better and target.low > SMALLEST_GAIN:
         return Verdict(
             state=AdapterState.PROMOTED,
             reason=f"{target} on {target.cases} held-out cases, and nothing measured got worse.",
         )
     return Verdict(
         state=AdapterState.CANDIDATE,
-        reason=f"{target} on {target.cases} held-out cases could be chance, so the current adapter stays.",
+        reason=f"{target} on {target.cases} held-out cases could be chance or drift, so the current adapter stays.",
     )
 
 
