@@ -45,8 +45,8 @@ TARGET = "face_sim"
 """What a round has to improve; all others must not get worse."""
 
 SMALLEST_GAIN = 0.005
-"""What the target's whole interval has to lie above. The same seeds before and after show any drift, that of training on
-random picks too: it raised FaceSim by 0.004 and 0.010, with intervals from 0.001 on."""
+"""What the target's whole interval has to lie above. The same seeds before and after show any drift, that of training
+on random picks too: it raised FaceSim by 0.004 and 0.010, with intervals from 0.001 on."""
 
 CaseValues = Mapping[str, Mapping[str, float]]
 """Case -> metric -> mean over its pictures. What could not be measured is left out."""

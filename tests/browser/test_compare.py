@@ -105,7 +105,9 @@ def test_a_pick_outlives_the_server(visit, server):
     server.start()
     (pick,) = [one for one in picks_that_stand(server.store) if one.annotator.name == "Mo"]
     assert pick.session_id == session.id
-    page.reload()
+    # the old page loads itself anew when the server answers again, whenever that is
+    page = page.context.new_page()
+    page.goto(server.url)
     open_compare(page)
     page.locator("#compare-status", has_text="1 by Mo").wait_for()
     page.keyboard.press("2")

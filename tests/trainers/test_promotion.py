@@ -46,7 +46,7 @@ def test_the_interval_is_that_of_the_paired_means():
             {"face_sim": [0.404, 0.503, 0.604, 0.703]},
             CANDIDATE,
             "could be chance",
-        ),  # sure, but too little to mean anything
+        ),
         ({"face_sim": [0.3, 0.4, 0.5, 0.55]}, REJECTED, "FaceSim"),
         ({"face_sim": [0.6, 0.3, 0.8, 0.5]}, CANDIDATE, "could be chance"),
         ({"face_sim": [0.5, 0.6, 0.7, 0.8], "duplicates": [1.0, 1.0, 2.0, 1.0]}, REJECTED, "Duplicates"),
