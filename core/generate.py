@@ -144,15 +144,7 @@ def generate(
     with clock.stage("faces"):
         analyzer, notes = _face_analyzer(bundle)
         boxes = request.face_boxes or (None,) * len(request.portraits)
-        people = [
-            bundle.encodings.get(
-                ("person", number, _digest(portrait), box),
-                lambda portrait=portrait, number=number, box=box: prepare_person(
-                    portrait, number, analyzer, card.reference_side, box=box
-                ),
-            )
-            for number, (portrait, box) in enumerate(zip(request.portraits, boxes, strict=True), start=1)
-        ]
+        people = _people(bundle, analyzer, request.portraits, boxes)
     notes += [person.note for person in people if person.note is not None]
 
     # 3. Prompt and references, by VLM and VAE.
@@ -212,6 +204,23 @@ def _face_analyzer(bundle: Bundle) -> tuple[FaceAnalyzer | None, list[str]]:
         return bundle.face_analyzer, []
     except FacePackError as error:
         return None, [f"Faces are not measured: {error}"]
+
+
+def _people(
+    bundle: Bundle,
+    analyzer: FaceAnalyzer | None,
+    portraits: Sequence[np.ndarray],
+    boxes: Sequence[tuple[float, ...] | None],
+) -> list[Person]:
+    return [
+        bundle.encodings.get(
+            ("person", number, _digest(portrait), box),
+            lambda portrait=portrait, number=number, box=box: prepare_person(
+                portrait, number, analyzer, bundle.card.reference_side, box=box
+            ),
+        )
+        for number, (portrait, box) in enumerate(zip(portraits, boxes, strict=True), start=1)
+    ]
 
 
 def _encode(bundle: Bundle, prompt: str, people: list[Person]) -> Conditioning:
@@ -319,8 +328,8 @@ def _run(options: argparse.Namespace) -> None:
         bundle.adapters.swap(options.adapter, scale=options.adapter_scale)
     if options.write_prompt:
         analyzer, _ = _face_analyzer(bundle)
-        side = bundle.card.reference_side
-        crops = [prepare_person(one, number, analyzer, side).crop for number, one in enumerate(portraits, start=1)]
+        people = _people(bundle, analyzer, portraits, (None,) * len(portraits))
+        crops = [person.crop for person in people]
         prompt = "".join(PromptWriter(bundle).write(crops, options.task, options.scene))
     else:
         prompt = options.prompt or static_prompt(options.task, len(portraits), options.scene)
