@@ -41,7 +41,7 @@ SCENES = (
     "on a snowy street",
     "in a studio",
 )
-SCHEDULES = {Task.GROUP: IdentitySchedule.anneal(0.4), Task.CHILD: IdentitySchedule.gate()}
+GROUP_SCHEDULE = IdentitySchedule.anneal(0.4)
 CHILD_AGE = 8
 """The age that the template of the age task asks for, in years."""
 FIRST_SEED = 7000
@@ -61,6 +61,7 @@ class Case:
 
     name: str
     task: Task
+    schedule: IdentitySchedule
     prompt: str
     portraits: tuple[np.ndarray, ...]
     files: tuple[str, ...]
@@ -155,6 +156,7 @@ def held_out_cases(folder: Path, card: BundleCard, *, seeds: int = 1, steps: int
             Case(
                 name=f"{task.value} {'+'.join(str(member + 1) for member in members)}",
                 task=task,
+                schedule=GROUP_SCHEDULE if task is Task.GROUP else IdentitySchedule.parse(card.child_schedule),
                 prompt=static_prompt(task, len(members), scene),
                 portraits=tuple(people[member] for member in members),
                 files=tuple(files[member].name for member in members),
@@ -258,7 +260,7 @@ class _Pictures:
                 portraits=case.portraits,
                 task=case.task,
                 seeds=case.seeds,
-                schedule=SCHEDULES[case.task],
+                schedule=case.schedule,
                 steps=case.steps,
                 expected_order=tuple(range(len(case.portraits))),
             )
@@ -286,7 +288,7 @@ class _Pictures:
         parts = [
             self._bundle.revision, policy.adapter and policy.adapter[1].digest, self._analyzer and self._analyzer.name,
             self._clip and self._clip.aesthetic_name,
-            case.task.value, case.prompt, list(case.seeds), str(SCHEDULES[case.task]), case.steps,
+            case.task.value, case.prompt, list(case.seeds), str(case.schedule), case.steps,
             card.identity_guidance, card.width, card.height, content.hexdigest(),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -312,7 +314,7 @@ class _Pictures:
                 round_id=self._round.id,
                 task=case.task.value,
                 prompt=case.prompt,
-                schedule=str(SCHEDULES[case.task]),
+                schedule=str(case.schedule),
                 strength=1.0,
                 steps=case.steps,
                 guidance=1.0,

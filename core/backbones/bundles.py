@@ -27,6 +27,7 @@ from core.backbones.qwen_image_edit_plus import QwenImageEditPlusBackbone
 from core.faces import FaceAnalyzer, default_pack
 from core.prompts import WRITER
 from core.recently_used import RecentlyUsed
+from core.schedule import IdentitySchedule
 
 CARD_FILE = "bundle.json"
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -54,6 +55,8 @@ class BundleCard:
         size.
     steps, height, width: defaults of a generation; the sides in pixels.
     identity_guidance: default scale of guidance towards the references (core/injection.py); 1 is none.
+    child_schedule: default identity schedule of the age task, as text; the paper's window suits models that draw
+        children from the prompt alone, a small one may have to see the portraits earlier.
     reference_side: references are resized to this side squared in area, in pixels; the side of a face crop.
     text_first: the prompt stands before the pictures (see core/backbones/qwen_image_21.py).
     text_stride: prompts are padded to a multiple of this many tokens, as the transformer was trained.
@@ -73,6 +76,7 @@ class BundleCard:
     height: int
     width: int
     identity_guidance: float = 1.0
+    child_schedule: str = "gate-0.3-0.6"
     reference_side: int
     text_first: bool = False
     text_stride: int = 1
@@ -88,6 +92,7 @@ class BundleCard:
             raise ValueError(f"dtype is {self.dtype!r}; choose float32, bfloat16 or float16.")
         if self.identity_guidance < 1:
             raise ValueError(f"identity_guidance is {self.identity_guidance!r}, but must be at least 1.")
+        IdentitySchedule.parse(self.child_schedule)
         for field in ("steps", "height", "width", "reference_side", "max_references"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} is {getattr(self, field)!r}, but must be at least 1.")

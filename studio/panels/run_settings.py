@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -67,10 +67,11 @@ class SettingsPanel:
 
 @dataclass(frozen=True)
 class ModelDefaults:
-    """sizes: "width × height" in pixels, the bundle's own first."""
+    """age_timing: timing of the age task. sizes: "width × height" in pixels, the bundle's own first."""
 
     steps: int = 20
     identity_guidance: float = 1.0
+    age_timing: Mapping[str, Any] = field(default_factory=lambda: AGE_PRESET)
     sizes: tuple[str, ...] = ("256 × 256",)
 
 
@@ -154,8 +155,9 @@ def wire(panel: SettingsPanel, studio: Studio, task: gr.Radio, tab: gr.Tab) -> N
         [panel.other_timing, panel.other_adapter],
         **private,
     )
+    age_timing = _model_defaults(studio.settings.bundle, studio.settings.max_side).age_timing
     for chosen in (panel.preset.click, task.change):
-        chosen(lambda task: AGE_PRESET if task == Task.CHILD.value else GROUP_PRESET, task, panel.timing, **private)
+        chosen(lambda task: age_timing if task == Task.CHILD.value else GROUP_PRESET, task, panel.timing, **private)
     # A round may have ended, or somebody promoted another adapter, while the page was elsewhere.
     tab.select(lambda *chosen: adapter_updates(studio, chosen), panel.adapters, panel.adapters, **private)
 
@@ -261,4 +263,5 @@ def _model_defaults(bundle: str, max_side: int) -> ModelDefaults:
         f"{width // 32 * 32} × {height // 32 * 32}" for width, height in wanted if max(width, height) <= max_side
     )
     sizes = tuple(sizes) or (f"{card.width} × {card.height}",)
-    return ModelDefaults(card.steps, card.identity_guidance, sizes)
+    age_timing = timing_of(IdentitySchedule.parse(card.child_schedule), strength=1)
+    return ModelDefaults(card.steps, card.identity_guidance, age_timing, sizes)

@@ -102,10 +102,14 @@ def test_damaged_weights_are_an_error_that_names_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"family": "other"}, {"dtype": "int4"}, {"steps": 0}, {"family": "qwen-image-edit-plus"}]
-)
+    "changes",
+    [
+        {"family": "other"}, {"dtype": "int4"}, {"steps": 0}, {"family": "qwen-image-edit-plus"},
+        {"child_schedule": "early"},
+    ],
+)  # fmt: skip
 def test_a_card_that_makes_no_sense_is_refused(changes):
-    with pytest.raises(ValueError, match=r"family|dtype|steps|text_first"):
+    with pytest.raises(ValueError, match=r"family|dtype|steps|text_first|schedule"):
         BundleCard(**{**dataclasses.asdict(MINI), **changes})
 
 

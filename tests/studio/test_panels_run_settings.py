@@ -1,8 +1,12 @@
 """The choice of an adapter, and what A and B of a run differ in."""
 
+import dataclasses
+import shutil
+
 import gradio as gr
 import pytest
 
+from core.backbones.bundles import find_card, write_card
 from studio.adapter_choice import BASE, CURRENT, adapter_choices, chosen_adapter
 from studio.context import Studio
 from studio.generation import GenerationJobs
@@ -136,3 +140,17 @@ def test_two_adapters_meet_blind_seed_by_seed(store):
     for pair in pairs:
         assert len({candidate.seed for candidate in pair.candidates}) == 1
         assert {candidate.generation.adapter_id for candidate in pair.candidates} == {None, made.id}
+
+
+def test_the_preset_of_a_task_is_the_bundles_own(store, bundle_folder, tmp_path):
+    folder = shutil.copytree(bundle_folder, tmp_path / "early")
+    write_card(folder, dataclasses.replace(find_card(folder), child_schedule="gate-0.2-1.0"))
+    host = ModelHost(folder)
+    studio = Studio(Settings(data=store.folder, bundle=str(folder)), store, host, GenerationJobs(store, host))
+    with gr.Blocks() as page:
+        task, tab = gr.Radio(["group", "child"]), gr.Tab()
+        panel = run_settings.build(studio)
+        run_settings.wire(panel, studio, task, tab)
+    preset = next(block for block in page.fns.values() if (panel.preset._id, "click") in block.targets)
+    assert preset.fn("group") == GROUP_PRESET
+    assert preset.fn("child") == {**AGE_PRESET, "start": 0.2, "end": 1.0}

@@ -60,6 +60,12 @@ def test_seeds_and_steps_can_be_chosen_and_trios_need_a_model_for_them(tmp_path)
     assert len({seed for case in cases for seed in case.seeds}) == 12
 
 
+def test_each_task_has_the_timing_that_people_begin_with(tmp_path):
+    folder = people(tmp_path / "people", ["ada.png", "bob.png"])
+    group, child = held_out_cases(folder, dataclasses.replace(MINI, child_schedule="gate-0.2-0.9"))
+    assert (str(group.schedule), str(child.schedule)) == ("anneal-hold-0.4", "gate-0.2-0.9")
+
+
 def test_without_two_people_there_is_nothing_to_evaluate_on(tmp_path):
     with pytest.raises(NoCases, match="no folder"):
         held_out_cases(tmp_path / "absent", MINI)
