@@ -163,7 +163,7 @@ def test_loss_of_a_zero_model_is_the_energy_of_the_target(feeder):
     batch = feeder.draw("group-2", 2, step_generator(0, 1))
     plain = config(face_weight=0.0)
     generator = step_generator(0, 2)
-    loss = flow_loss(backbone, batch, 3, plain, generator)  # proj_out starts at zero, so v_pred is zero
+    loss = flow_loss(backbone, batch, 3, plain, generator).loss  # proj_out starts at zero, so v_pred is zero
     generator = step_generator(0, 2)
     torch.rand(len(batch.target), 3, generator=generator)
     x0 = batch.target.repeat_interleave(3, dim=0)
@@ -290,7 +290,7 @@ def test_fast_attention_computes_what_the_stock_blocks_compute(feeder, precision
             speed_up_training(transformer, compiled=False)
         transformer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
-            loss = flow_loss(backbone, batch, 3, config(reference_dropout=0.5), step_generator(0, 2))
+            loss = flow_loss(backbone, batch, 3, config(reference_dropout=0.5), step_generator(0, 2)).loss
         loss.backward()
         results.append((loss.item(), torch.cat([p.grad.flatten() for p in transformer.parameters()])))
     (stock_loss, stock), (fast_loss, fast) = results

@@ -19,6 +19,11 @@ class Stage:
     """Noise levels that share one prefix."""
     copy_share: float = 0.0
     """Share of rows of portrait and row tasks whose target is the reference picture itself: the smallest change."""
+    identity_weight: float = 0.0
+    """Of the identity loss beside the flow matching loss, on groups and children; above 0 late in the training only,
+    when clean estimates show faces."""
+    identity_estimates: int = 4
+    """Clean estimates of a step that the identity loss looks at."""
     with_text: bool = True
     """False: prompts are blank, and the VLM need not be trained yet."""
 

@@ -4,7 +4,7 @@ Stages: "portrait" (one reference, the same face again), "row" (two or three por
 by side), "group" and "child" (group pictures with prompts; adult references and the same people as children).
 Several noise levels share one prefix. Watch `gap_*` in the log: by how much references improve the clean estimate
 of face tokens over no references, at sigma .3, .5 and .8; identity is decided below .5, and the loss alone falls
-without it.
+without it. A late stage may add the identity loss (`identity_weight`), which needs the trained VAE and a face pack.
 
     python -m trainers.mini.transformer --pictures DIR --vae DIR --vlm DIR --out DIR [--config FILE] [--start DIR]
 """
@@ -12,7 +12,7 @@ without it.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from core.backbones.processors import PictureQwen3VLProcessor
 from core.backbones.qwen_image_21 import QwenImage21Backbone
-from core.flow import add_noise, shift_sigmas, velocity_target
+from core.faces import FaceAnalyzer, default_pack
+from core.flow import add_noise, clean_estimate, shift_sigmas, velocity_target
 from trainers.mini.assemble import build_backbone, build_pipeline, load_vlm
 from trainers.mini.attention import speed_up_training
 from trainers.mini.checkpoint import MovingAverage, fast_precision
@@ -32,6 +33,7 @@ from trainers.mini.data import shard_paths
 from trainers.mini.examine import draw_held_out, reference_gaps
 from trainers.mini.feeding import Batch, Feeder
 from trainers.mini.geometry import CENTRES, HEIGHT, LOWERED, MAX_REFERENCES, PATCH, REFERENCE_SIDE, WIDTH
+from trainers.mini.identity_term import SCHEDULES, IdentityTerm
 from trainers.mini.latents import load_latents
 from trainers.mini.models import Offset, VlmSize, build_transformer, build_vlm, look_at_references
 from trainers.runs import Run, learning_rate_factor, step_generator
@@ -103,6 +105,7 @@ def train(
     for step in bar:
         first, stage = config.stage_at(step)
         if data is None or step == first:
+            identity = None
             # a stage takes every shard finished when it begins, and a resumed run the same ones again
             if step == first or shards is None:
                 shards = [path.name for path in shard_paths(pictures, "train")]
@@ -113,6 +116,10 @@ def train(
             data = load_latents([pictures / s for s in shards], cache, backbone, with_text=stage.with_text)
             held_out = load_latents(shard_paths(pictures, "held_out"), cache, backbone, with_text=stage.with_text)
             feeder = Feeder(data, backbone, stage, config)
+            if stage.identity_weight > 0:
+                pipeline.vae.requires_grad_(False)
+                analyzer = FaceAnalyzer(default_pack(), threads=torch.get_num_threads())
+                identity = IdentityTerm(backbone, analyzer, estimates=stage.identity_estimates)
         generator = step_generator(config.seed, step)
         rate = config.learning_rate * learning_rate_factor(
             step, steps=config.steps, warmup=config.warmup, decay_share=config.decay_share
@@ -123,7 +130,11 @@ def train(
         kind = stage.mix[int(torch.randint(len(stage.mix), (1,), generator=generator))]
         batch = feeder.draw(kind, stage.batch, generator).to(device)
         with fast_precision(device):
-            loss = flow_loss(backbone, batch, stage.levels, config, generator)
+            flow = flow_loss(backbone, batch, stage.levels, config, generator)
+        loss, found = flow.loss, {}
+        if identity is not None and (task := parse_kind(kind)[0]) in SCHEDULES:
+            of_faces = identity(task, flow.estimates, flow.targets, flow.sigma, generator)
+            loss, found = loss + stage.identity_weight * of_faces, {"identity": of_faces.item()}
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         optimizer.step()
@@ -133,11 +144,12 @@ def train(
             step + 1,
             stage=stage.name,
             kind=kind,
-            loss=loss.item(),
+            loss=flow.loss.item(),
+            **found,
             gradient_norm=norm.item(),
             learning_rate=rate,
         )
-        bar.set_postfix(stage=stage.name, loss=f"{loss.item():.3f}")
+        bar.set_postfix(stage=stage.name, loss=f"{flow.loss.item():.3f}")
 
         # 3. show and keep
         done = step + 1 == config.steps
@@ -204,13 +216,24 @@ def counterparts(processor: PictureQwen3VLProcessor) -> list[Offset]:
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class FlowLoss:
+    """loss: scalar. For B = prompts x noise levels: estimates and targets, clean latents (B, C, rows, columns); sigma
+    (B,)."""
+
+    loss: Tensor
+    estimates: Tensor
+    targets: Tensor
+    sigma: Tensor
+
+
 def flow_loss(
     backbone: QwenImage21Backbone,
     batch: Batch,
     levels: int,
     config: TransformerConfig,
     generator: torch.Generator,
-) -> Tensor:
+) -> FlowLoss:
     """Mean || v_pred - (noise - x0) ||^2 over stratified logit-normal noise levels, faces weighted."""
     count = len(batch.target) * levels
     device = batch.target.device
@@ -226,7 +249,8 @@ def flow_loss(
     x_t = add_noise(x0, noise, sigma)
     v_pred = backbone.velocity(prefix, x_t, sigma, reference_weight=sees_references)
     error = (v_pred - velocity_target(x0, noise)).square()
-    return (error * weight).mean() / weight.mean()
+    loss = (error * weight).mean() / weight.mean()
+    return FlowLoss(loss, clean_estimate(x_t, v_pred, sigma), x0, sigma)
 
 
 if __name__ == "__main__":
