@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def held_out_cases(folder: Path, card: BundleCard, *, seeds: int = 1, steps: int
             Case(
                 name=f"{task.value} {'+'.join(str(member + 1) for member in members)}",
                 task=task,
-                schedule=GROUP_SCHEDULE if task is Task.GROUP else IdentitySchedule.parse(card.child_schedule),
+                schedule=default_schedule(task, card),
                 prompt=static_prompt(task, len(members), scene),
                 portraits=tuple(people[member] for member in members),
                 files=tuple(files[member].name for member in members),
@@ -175,6 +175,7 @@ def evaluate(
     *,
     before: tuple[str, tuple[Path, AdapterCard]] | None,
     after: tuple[Path, AdapterCard],
+    tasks: Collection[Task],
     cancel: Cancel | None = None,
     on_case: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -183,6 +184,7 @@ def evaluate(
     Args:
         before: id, and file and card, of the adapter that the round went out from; None for the base model.
         after: file and card of the new adapter, which has no id before the round has ended.
+        tasks: of the pictures that it was trained on, which say what it has to improve.
         cancel: asked before every denoising step; then Cancelled is raised, and another call goes on.
         on_case: told the number of cases done, of all.
 
@@ -220,7 +222,7 @@ def evaluate(
             "before": _distance(store, base, made[BEFORE]),
             "after": _distance(store, base, made[AFTER]),
         },
-        verdict=decide(found),
+        verdict=decide(found, tasks),
     )
 
 
@@ -294,17 +296,12 @@ class _Pictures:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _metrics(self, candidate: Candidate) -> dict[str, float]:
-        """Looks, and the mean apparent age of the faces that were matched; only what the models here can tell."""
+        """Looks and apparent age; only what the models here can tell."""
         metrics = {}
         looks = self._clip and self._clip.aesthetic(candidate.picture)
         if looks is not None:
             metrics["aesthetic"] = looks
-        if candidate.faces is not None:
-            faces = self._analyzer.analyze(candidate.picture)
-            ages = [faces[row.face].age for row in candidate.faces.rows if row.face is not None]
-            if ages and None not in ages:
-                metrics["age"] = float(np.mean(ages))
-        return metrics
+        return metrics | apparent_age(candidate, self._analyzer)
 
     def _save(self, policy: Policy, case: Case, key: str, candidates: list[NewCandidate]) -> Generation:
         card = self._bundle.card
@@ -335,6 +332,35 @@ class _Pictures:
         return self._store.generations.get(made.id)
 
 
+def default_schedule(task: Task, card: BundleCard) -> IdentitySchedule:
+    """The timing that people begin with."""
+    return IdentitySchedule.parse(card.child_schedule) if task is Task.CHILD else GROUP_SCHEDULE
+
+
+def apparent_age(candidate: Candidate, analyzer: FaceAnalyzer | None) -> dict[str, float]:
+    """`age`: mean apparent age in years of the faces that were matched; nothing where the pack cannot tell."""
+    if candidate.faces is None or analyzer is None:
+        return {}
+    faces = analyzer.analyze(candidate.picture)
+    ages = [faces[row.face].age for row in candidate.faces.rows if row.face is not None]
+    return {"age": float(np.mean(ages))} if ages and None not in ages else {}
+
+
+def measures_of(candidate: Any, task: Task) -> Iterator[tuple[str, float]]:
+    """What was measured on a stored candidate: face_sim, coverage, in the age task age_error in years, ..."""
+    report = candidate.face_report
+    if report is not None:
+        yield "face_sim", report["face_sim"]
+        yield "coverage", report["coverage"]
+        if task is Task.GROUP:
+            yield "duplicates", float(report["duplicates"])
+            yield "count_correct", float(report["count_correct"])
+    if task is Task.CHILD and "age" in candidate.metrics:
+        yield "age_error", abs(candidate.metrics["age"] - CHILD_AGE)
+    if candidate.aesthetic is not None:
+        yield "aesthetic", candidate.aesthetic
+
+
 def _analyzer(bundle: Bundle) -> FaceAnalyzer | None:
     try:
         return bundle.face_analyzer
@@ -351,24 +377,10 @@ def _values(made: Mapping[str, Generation], cases: Sequence[Case]) -> CaseValues
     values: dict[str, dict[str, float]] = {}
     for case in cases:
         prefix = "child_" if case.task is Task.CHILD else ""
-        measured = [dict(_measured(candidate, case.task)) for candidate in made[case.name].candidates]
+        measured = [dict(measures_of(candidate, case.task)) for candidate in made[case.name].candidates]
         names = set.intersection(*(set(one) for one in measured))
         values[case.name] = {f"{prefix}{name}": float(np.mean([one[name] for one in measured])) for name in names}
     return values
-
-
-def _measured(candidate: Any, task: Task) -> Iterator[tuple[str, float]]:
-    report = candidate.face_report
-    if report is not None:
-        yield "face_sim", report["face_sim"]
-        yield "coverage", report["coverage"]
-        if task is Task.GROUP:
-            yield "duplicates", float(report["duplicates"])
-            yield "count_correct", float(report["count_correct"])
-    if task is Task.CHILD and "age" in candidate.metrics:
-        yield "age_error", abs(candidate.metrics["age"] - CHILD_AGE)
-    if candidate.aesthetic is not None:
-        yield "aesthetic", candidate.aesthetic
 
 
 def _distance(store: Store, base: Mapping[str, Generation], made: Mapping[str, Generation]) -> float:

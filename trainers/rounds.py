@@ -20,6 +20,7 @@ from core.adapters import WEIGHTS_FILE, AdapterError, read_adapter, write_adapte
 from core.backbones.bundles import Bundle, BundleError
 from core.faces import FaceAnalyzer, FacePackError
 from core.images import PictureError
+from core.prompts import Task
 from core.sampler import Cancelled
 from studio.store import LeaseLost, Store, StoreError
 from studio.store.models import Adapter, AdapterState, Round, RoundState, utc_now
@@ -245,6 +246,7 @@ class _Course:
             cases,
             before=parent and (parent.id, stored_adapter(self._store, parent)),
             after=(outcome.adapter / WEIGHTS_FILE, read_adapter(outcome.adapter)[0]),
+            tasks=[Task(task) for task in self._store.rounds.tasks(self._round.id)] or [Task.GROUP],
             cancel=self._lease.should_stop,
             on_case=on_case,
         )

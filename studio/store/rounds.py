@@ -249,6 +249,18 @@ class Rounds:
         with self._database.read() as session:
             return list(session.scalars(query))
 
+    def tasks(self, round_id: str) -> list[str]:
+        """Tasks of the pictures behind the pairs that are trained on, such as `group`, in order."""
+        query = (
+            select(Generation.task)
+            .join(RoundPair, RoundPair.generation_id == Generation.id)
+            .where(RoundPair.round_id == round_id, RoundPair.kept.is_(True))
+            .distinct()
+            .order_by(Generation.task)
+        )
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
     def dropped(self, round_id: str) -> dict[str, int]:
         """Reason -> how many pairs were dropped for it, most first."""
         query = (

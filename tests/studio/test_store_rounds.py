@@ -143,6 +143,22 @@ def test_cancel_pause_and_go_on(store):
         store.rounds.ask(running.id, "pause")
 
 
+def test_a_round_knows_the_tasks_it_trains_on(store):
+    made = store.rounds.create("mini")
+    store.rounds.claim("w")
+    pairs = []
+    for task, kept in (("group", True), ("child", True), ("child", True), ("group", False)):
+        generation = add_generation(store, task=task)
+        a, b = (candidate.media_sha256 for candidate in generation.candidates)
+        pairs.append(
+            NewRoundPair(origin="pick", chosen_sha256=a, rejected_sha256=b, kept=kept, generation_id=generation.id)
+        )
+    rendered = NewRoundPair(origin="rendered", chosen_sha256=a, rejected_sha256=b, kept=True)
+    for snapshot, tasks in ((pairs, ["child", "group"]), (pairs[1:], ["child"]), ([rendered], [])):
+        store.rounds.save_pairs(made.id, "w", snapshot, snapshot_at=utc_now())
+        assert store.rounds.tasks(made.id) == tasks
+
+
 def test_steps_logged_again_replace_the_old_ones(store):
     made = store.rounds.create("mini")
     store.rounds.claim("w")

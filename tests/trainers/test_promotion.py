@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from core.prompts import Task
 from studio.store.models import AdapterState
 from trainers.promotion import changes, decide
 
@@ -17,8 +18,8 @@ def cases(**metrics) -> dict[str, dict[str, float]]:
     return {f"case {k}": {name: values[k] for name, values in metrics.items()} for k in range(length)}
 
 
-def verdict(before, after):
-    return decide(changes(before, after))
+def verdict(before, after, tasks=(Task.GROUP,)):
+    return decide(changes(before, after), tasks)
 
 
 def test_the_interval_is_that_of_the_paired_means():
@@ -70,6 +71,29 @@ def test_a_handful_of_cases_promotes_and_rejects_nothing(count, state):
     assert found.state is state
     worse = verdict(cases(face_sim=before), cases(face_sim=[value - 0.1 for value in before]))
     assert worse.state is (REJECTED if state is PROMOTED else CANDIDATE)
+
+
+CHILD = {"face_sim": [0.5] * 8, "child_face_sim": [0.4] * 8, "child_age_error": [6.0] * 8}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "after", "state", "words"),
+    [
+        ((Task.CHILD,), {"child_age_error": [5.0] * 8}, PROMOTED, "child's age -1.000"),
+        ((Task.CHILD,), {"child_age_error": [5.8] * 8}, CANDIDATE, "chance or drift"),
+        ((Task.CHILD,), {"child_face_sim": [0.45] * 8}, PROMOTED, "FaceSim as children"),
+        ((Task.CHILD,), {"face_sim": [0.6] * 8}, CANDIDATE, "as children"),
+        ((Task.CHILD,), {"child_age_error": [5.0] * 8, "face_sim": [0.45] * 8}, REJECTED, "FaceSim -0.050"),
+        ((Task.GROUP,), {"child_age_error": [5.0] * 8}, CANDIDATE, "FaceSim"),
+        ((Task.CHILD, Task.GROUP), {"child_age_error": [5.0] * 8}, PROMOTED, "child's age"),
+        ((Task.CHILD, Task.GROUP), {"face_sim": [0.6] * 8}, PROMOTED, "FaceSim"),
+        ((Task.CHILD, Task.GROUP), {"face_sim": [0.6] * 8, "child_age_error": [6.5] * 8}, REJECTED, "child's age"),
+    ],
+)
+def test_a_round_has_to_improve_what_was_judged(tasks, after, state, words):
+    found = verdict(cases(**CHILD), cases(**CHILD | after), tasks)
+    assert found.state is state
+    assert words in found.reason
 
 
 def test_what_was_not_measured_promotes_nothing():

@@ -3,7 +3,8 @@
     python -m trainers.bench.loop --bundle mini --portraits assets/portraits --picks 40 --seeds 0 1 2 --out DIR
 
 Picks are made by a stated rule, not by people, and are kept under a simulated annotator: of two candidates the one with
-the higher FaceSim after noise is added to both. `--shuffled` tosses a coin instead; such a round must not be promoted.
+the higher score after noise is added to both. The score is FaceSim, in the age task less YEAR for each year that the
+faces look away from the age that was asked for. `--shuffled` tosses a coin instead; such a round must not be promoted.
 The two are candidates of one generation or, with `--other-guidance`, pictures of one seed, one made with the bundle's
 identity guidance and one with another, as in an A/B run of the studio.
 Every seed gets a data folder of its own under `--out`, which the studio can open. `report.json` and a picture of the
@@ -32,10 +33,18 @@ from core.generate import Candidate, GenerationRequest, generate
 from core.images import read_picture
 from core.portraits import largest_face
 from core.prompts import Task, static_prompt
-from core.schedule import IdentitySchedule
 from studio.store import NewGeneration, NewPick, NewPortrait, Store
 from studio.store.models import AnnotatorOrigin, Outcome, PortraitOrigin, Round, new_id
-from trainers.evaluation import AFTER, BEFORE, PORTRAITS, SCENES, portrait_files
+from trainers.evaluation import (
+    AFTER,
+    BEFORE,
+    PORTRAITS,
+    SCENES,
+    apparent_age,
+    default_schedule,
+    measures_of,
+    portrait_files,
+)
 from trainers.round_config import Models
 from trainers.stored_adapters import stored_adapter
 from trainers.stored_pictures import keep_pictures
@@ -43,7 +52,8 @@ from trainers.worker import Worker
 
 CANDIDATES = 4
 """Of one generation, judged two by two; in an A/B run half of them on each side."""
-SCHEDULE = IdentitySchedule.anneal(0.4)
+YEAR = 0.02
+"""What a year away from the wanted age costs in FaceSim: both then spread alike over the candidates of a generation."""
 SHEET_COLUMNS = 10
 
 
@@ -55,6 +65,7 @@ class Loop:
     picks: how many simulated decisions. noise: standard deviation added to each FaceSim before they are compared.
     shuffled: decisions by coin toss. config: settings of the round. steps: of denoising; None is the bundle's own.
     other_guidance: identity guidance of side B; None judges candidates of one generation.
+    tasks: of the generations, in turn.
     """
 
     models: Models
@@ -65,6 +76,7 @@ class Loop:
     people: int
     steps: int | None
     other_guidance: float | None
+    tasks: Sequence[Task]
     config: Mapping[str, Any]
 
 
@@ -122,24 +134,24 @@ def _store_people(store: Store, bundle: Bundle, folder: Path) -> list[str]:
 
 def _make_picks(store: Store, bundle: Bundle, people: Sequence[str], loop: Loop, seed: int) -> None:
     chance = random.Random(seed)
-    annotator = store.people.annotator("shuffled" if loop.shuffled else "higher FaceSim", AnnotatorOrigin.SIMULATED)
+    annotator = store.people.annotator("shuffled" if loop.shuffled else "higher score", AnnotatorOrigin.SIMULATED)
     number = made = 0
     while made < loop.picks:
         members = chance.sample(people, min(loop.people, len(people)))
         seeds = [1_000_000 * (seed + 1) + number * CANDIDATES + k for k in range(CANDIDATES)]
-        scene = SCENES[number % len(SCENES)]
+        scene, task = SCENES[number % len(SCENES)], loop.tasks[number % len(loop.tasks)]
         if loop.other_guidance is None:
-            rows = _generate(store, bundle, members, scene, seeds, loop.steps)
+            rows = _generate(store, bundle, task, members, scene, seeds, loop.steps)
             pairs = [rows[:2], rows[2:]]
         else:
             sides = [
-                _generate(store, bundle, members, scene, seeds[: CANDIDATES // 2], loop.steps, guidance)
+                _generate(store, bundle, task, members, scene, seeds[: CANDIDATES // 2], loop.steps, guidance)
                 for guidance in (bundle.card.identity_guidance, loop.other_guidance)
             ]
             pairs = list(zip(*sides, strict=True))
         for pair in pairs:
             if made < loop.picks:
-                _pick(store, pair, annotator.id, loop, chance)
+                _pick(store, task, pair, annotator.id, loop, chance)
                 made += 1
         number += 1
         print(f"\rseed {seed}: {made} of {loop.picks} picks", end="", flush=True)
@@ -149,6 +161,7 @@ def _make_picks(store: Store, bundle: Bundle, people: Sequence[str], loop: Loop,
 def _generate(
     store: Store,
     bundle: Bundle,
+    task: Task,
     members: Sequence[str],
     scene: str,
     seeds: Sequence[int],
@@ -159,12 +172,13 @@ def _generate(
     card = bundle.card
     active = store.adapters.active(card.name)
     portraits = store.people.portraits(members)
-    prompt = static_prompt(Task.GROUP, len(members), scene)
+    prompt = static_prompt(task, len(members), scene)
+    schedule = default_schedule(task, card)
     made = store.generations.create(
         NewGeneration(
-            task=Task.GROUP.value,
+            task=task.value,
             prompt=prompt,
-            schedule=str(SCHEDULE),
+            schedule=str(schedule),
             strength=1.0,
             steps=steps or card.steps,
             guidance=1.0,
@@ -182,21 +196,22 @@ def _generate(
     request = GenerationRequest(
         prompt=prompt,
         portraits=tuple(read_picture(store.media.path(one.picture_sha256)) for one in portraits),
+        task=task,
         seeds=tuple(seeds),
-        schedule=SCHEDULE,
+        schedule=schedule,
         identity_guidance=identity_guidance,
         steps=steps,
         expected_order=tuple(range(len(members))),
     )
     candidates: list[Candidate] = generate(bundle, request)
-    return store.generations.finish(made.id, keep_pictures(store, candidates, pack=bundle.face_analyzer.name))
+    analyzer = bundle.face_analyzer
+    kept = keep_pictures(store, candidates, pack=analyzer.name, metrics=lambda one: apparent_age(one, analyzer))
+    return store.generations.finish(made.id, kept)
 
 
-def _pick(store: Store, pair: Sequence[Any], annotator_id: str, loop: Loop, chance: random.Random) -> None:
-    """The stated rule: the higher FaceSim after noise, or a coin."""
-    values = [
-        chance.random() if loop.shuffled else candidate.face_sim + chance.gauss(0, loop.noise) for candidate in pair
-    ]
+def _pick(store: Store, task: Task, pair: Sequence[Any], annotator_id: str, loop: Loop, chance: random.Random) -> None:
+    """The stated rule: the higher score after noise, or a coin."""
+    values = [chance.random() if loop.shuffled else _score(one, task) + chance.gauss(0, loop.noise) for one in pair]
     shown = [candidate.id for candidate in pair]
     store.picks.save(
         NewPick(
@@ -210,13 +225,18 @@ def _pick(store: Store, pair: Sequence[Any], annotator_id: str, loop: Loop, chan
     )
 
 
+def _score(candidate: Any, task: Task) -> float:
+    measures = dict(measures_of(candidate, task))
+    return measures["face_sim"] - YEAR * measures.get("age_error", 0)
+
+
 def _next_generation(store: Store, bundle: Bundle, people: Sequence[str], loop: Loop, seed: int) -> dict[str, Any]:
     """One more generation with what the studio uses now."""
     active = store.adapters.active(bundle.card.name)
     if active is not None:
         bundle.adapters.swap(*stored_adapter(store, active))
     members = random.Random(-seed - 1).sample(people, min(loop.people, len(people)))
-    rows = _generate(store, bundle, members, SCENES[0], [seed], loop.steps)
+    rows = _generate(store, bundle, loop.tasks[0], members, SCENES[0], [seed], loop.steps)
     return {"adapter": "base model" if active is None else active.name, "face_sim": rows[0].face_sim}
 
 
@@ -226,7 +246,8 @@ def _report(store: Store, row: Round, seed: int, loop: Loop, clock: _Clock, afte
     return {
         "seed": seed,
         "picks": store.picks.count(),
-        "picked_by": "coin toss (simulated)" if loop.shuffled else f"higher FaceSim, noise {loop.noise:g} (simulated)",
+        "picked_by": "coin toss (simulated)" if loop.shuffled else f"higher score, noise {loop.noise:g} (simulated)",
+        "tasks": [task.value for task in loop.tasks],
         "compared": "one setting"
         if loop.other_guidance is None
         else f"identity guidance against {loop.other_guidance:g}",
@@ -281,7 +302,8 @@ def table(reports: Sequence[Mapping[str, Any]]) -> str:
         minutes = ", ".join(f"{name} {value:g}" for name, value in report["minutes"].items())
         evaluation = report["evaluation"]
         lines += [
-            f"seed {report['seed']}: {report['picks']} picks of {report['compared']} by {report['picked_by']}",
+            f"seed {report['seed']}: {report['picks']} picks of {' and '.join(report['tasks'])} pictures, "
+            f"{report['compared']}, by {report['picked_by']}",
             f"  minutes: {minutes}",
             f"  {report['pairs']['kept']} pairs, {report['steps']} steps; {report['state']}: {report['reason']}",
         ]
@@ -304,7 +326,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--evaluation-portraits", type=Path, default=PORTRAITS, help="folder of other people")
     parser.add_argument("--picks", type=int, default=40)
     parser.add_argument("--people", type=int, default=2, help="in one picture")
-    parser.add_argument("--noise", type=float, default=0.05, help="added to FaceSim before it is compared")
+    parser.add_argument("--noise", type=float, default=0.05, help="added to the score before it is compared")
+    parser.add_argument("--tasks", nargs="+", type=Task, choices=list(Task), default=[Task.GROUP], help="in turn")
     parser.add_argument("--shuffled", action="store_true", help="decide by coin toss")
     parser.add_argument("--other-guidance", type=float, help="identity guidance of side B of every comparison")
     parser.add_argument("--steps", type=int, help="of denoising; the bundle's own if absent")
@@ -330,6 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         people=options.people,
         steps=options.steps,
         other_guidance=options.other_guidance,
+        tasks=options.tasks,
         config=tomllib.loads(options.config.read_text()) if options.config else {},
     )
     reports = []
