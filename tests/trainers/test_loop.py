@@ -78,7 +78,11 @@ def test_picks_made_in_the_studio_change_its_next_generation(place, tmp_path):
     store.close()
 
 
-@pytest.mark.parametrize("options", [[], ["--shuffled"], ["--other-guidance", "2"]], ids=["plain", "shuffled", "a-b"])
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--shuffled", "--ranked", "--tasks", "group", "child"], ["--other-guidance", "2", "--tasks", "child"]],
+    ids=["plain", "shuffled rankings", "a-b"],
+)
 def test_the_demonstration_as_a_command(place, tmp_path, capsys, options):
     portraits = tmp_path / "portraits"
     portraits.mkdir()
@@ -104,6 +108,10 @@ def test_the_demonstration_as_a_command(place, tmp_path, capsys, options):
     store = Store.open(tmp_path / "out" / "seed-0")
     assert {person.name for person in store.people.list()} == {"person-0-a", "person-1-a", "person-2-a"}
     assert [one.origin.value for one in store.people.annotators()] == ["simulated"]
-    guided = {made.identity_guidance for made in store.generations.latest(limit=100) if made.purpose == "studio"}
+    made = [row for row in store.generations.latest(limit=100) if row.purpose == "studio"]
+    tasks = options[options.index("--tasks") + 1 :] if "--tasks" in options else ["group"]
+    assert {row.task for row in made} == set(tasks)
+    assert {len(pick.shown) for pick in store.picks.latest(limit=9)} == ({4} if "--ranked" in options else {2})
+    guided = {row.identity_guidance for row in made}
     assert guided == ({1.0, 2.0} if "--other-guidance" in options else {1.0})
     store.close()

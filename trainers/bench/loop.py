@@ -2,11 +2,11 @@
 
     python -m trainers.bench.loop --bundle mini --portraits assets/portraits --picks 40 --seeds 0 1 2 --out DIR
 
-Picks are made by a stated rule, not by people, and are kept under a simulated annotator: of two candidates the one with
-the higher score after noise is added to both. The score is FaceSim, in the age task less YEAR for each year that the
-faces look away from the age that was asked for. `--shuffled` tosses a coin instead; such a round must not be promoted.
-The two are candidates of one generation or, with `--other-guidance`, pictures of one seed, one made with the bundle's
-identity guidance and one with another, as in an A/B run of the studio.
+Picks are made by a stated rule, not by people, and are kept under a simulated annotator. Candidates are ordered by a
+score to which noise is added: FaceSim, in the age task less YEAR for each year that the faces look away from the age
+that was asked for. `--shuffled` tosses a coin instead; such a round must not be promoted. Compared are two candidates
+of one generation, with `--ranked` its four at once, or, with `--other-guidance`, pictures of one seed, one made with
+the bundle's identity guidance and one with another, as in an A/B run of the studio.
 Every seed gets a data folder of its own under `--out`, which the studio can open. `report.json` and a picture of the
 evaluation (before above after) say what came of it.
 """
@@ -65,7 +65,7 @@ class Loop:
     picks: how many simulated decisions. noise: standard deviation added to each FaceSim before they are compared.
     shuffled: decisions by coin toss. config: settings of the round. steps: of denoising; None is the bundle's own.
     other_guidance: identity guidance of side B; None judges candidates of one generation.
-    tasks: of the generations, in turn.
+    tasks: of the generations, in turn. ranked: the four candidates of a generation are one pick.
     """
 
     models: Models
@@ -77,6 +77,7 @@ class Loop:
     steps: int | None
     other_guidance: float | None
     tasks: Sequence[Task]
+    ranked: bool
     config: Mapping[str, Any]
 
 
@@ -142,16 +143,16 @@ def _make_picks(store: Store, bundle: Bundle, people: Sequence[str], loop: Loop,
         scene, task = SCENES[number % len(SCENES)], loop.tasks[number % len(loop.tasks)]
         if loop.other_guidance is None:
             rows = _generate(store, bundle, task, members, scene, seeds, loop.steps)
-            pairs = [rows[:2], rows[2:]]
+            shown = [rows] if loop.ranked else [rows[:2], rows[2:]]
         else:
             sides = [
                 _generate(store, bundle, task, members, scene, seeds[: CANDIDATES // 2], loop.steps, guidance)
                 for guidance in (bundle.card.identity_guidance, loop.other_guidance)
             ]
-            pairs = list(zip(*sides, strict=True))
-        for pair in pairs:
+            shown = list(zip(*sides, strict=True))
+        for candidates in shown:
             if made < loop.picks:
-                _pick(store, task, pair, annotator.id, loop, chance)
+                _pick(store, task, candidates, annotator.id, loop, chance)
                 made += 1
         number += 1
         print(f"\rseed {seed}: {made} of {loop.picks} picks", end="", flush=True)
@@ -209,17 +210,26 @@ def _generate(
     return store.generations.finish(made.id, kept)
 
 
-def _pick(store: Store, task: Task, pair: Sequence[Any], annotator_id: str, loop: Loop, chance: random.Random) -> None:
-    """The stated rule: the higher score after noise, or a coin."""
-    values = [chance.random() if loop.shuffled else _score(one, task) + chance.gauss(0, loop.noise) for one in pair]
-    shown = [candidate.id for candidate in pair]
+def _pick(
+    store: Store, task: Task, candidates: Sequence[Any], annotator_id: str, loop: Loop, chance: random.Random
+) -> None:
+    """The stated rule: the higher score after noise first, or a coin."""
+    values = {
+        one.id: chance.random() if loop.shuffled else _score(one, task) + chance.gauss(0, loop.noise)
+        for one in candidates
+    }
+    shown = list(values)
+    best_first = sorted(shown, key=values.get, reverse=True)
+    two = len(shown) == 2
+    outcome = (Outcome.LEFT if best_first == shown else Outcome.RIGHT) if two else Outcome.RANKING
     store.picks.save(
         NewPick(
             request_id=new_id(),
             comparison_id=store.comparisons.create(shown).id,
             annotator_id=annotator_id,
-            outcome=Outcome.LEFT if values[0] >= values[1] else Outcome.RIGHT,
+            outcome=outcome,
             shown=shown,
+            ranking=None if two else [[identifier] for identifier in best_first],
             note="simulated",
         )
     )
@@ -248,7 +258,7 @@ def _report(store: Store, row: Round, seed: int, loop: Loop, clock: _Clock, afte
         "picks": store.picks.count(),
         "picked_by": "coin toss (simulated)" if loop.shuffled else f"higher score, noise {loop.noise:g} (simulated)",
         "tasks": [task.value for task in loop.tasks],
-        "compared": "one setting"
+        "compared": ("rankings of four" if loop.ranked else "one setting")
         if loop.other_guidance is None
         else f"identity guidance against {loop.other_guidance:g}",
         "pairs": {
@@ -328,6 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--people", type=int, default=2, help="in one picture")
     parser.add_argument("--noise", type=float, default=0.05, help="added to the score before it is compared")
     parser.add_argument("--tasks", nargs="+", type=Task, choices=list(Task), default=[Task.GROUP], help="in turn")
+    parser.add_argument("--ranked", action="store_true", help="a pick ranks the four candidates of a generation")
     parser.add_argument("--shuffled", action="store_true", help="decide by coin toss")
     parser.add_argument("--other-guidance", type=float, help="identity guidance of side B of every comparison")
     parser.add_argument("--steps", type=int, help="of denoising; the bundle's own if absent")
@@ -354,6 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         steps=options.steps,
         other_guidance=options.other_guidance,
         tasks=options.tasks,
+        ranked=options.ranked,
         config=tomllib.loads(options.config.read_text()) if options.config else {},
     )
     reports = []
