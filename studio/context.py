@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from core.backbones.bundles import BundleError, find_card
 from studio.generation import GenerationJobs
 from studio.hub_copies import HubCopies
 from studio.model_host import ModelHost
@@ -36,6 +37,14 @@ class Studio:
         settings = self.settings
         local = settings.host in LOOPBACK and not settings.share and "SPACE_ID" not in os.environ
         return local or settings.credentials is not None
+
+    @property
+    def most_people(self) -> int:
+        """How many people fit in one picture: what the settings allow and the bundle can take, where it is known."""
+        try:
+            return min(self.settings.max_portraits, find_card(self.settings.bundle).max_references)
+        except (BundleError, ValueError):  # the header says what is wrong with the bundle
+            return self.settings.max_portraits
 
     def media_url(self, sha256: str) -> str:
         """Where the browser finds a stored picture: names are hashes, so only who was shown one can ask for it."""

@@ -43,7 +43,7 @@ class PeoplePanel:
 
 
 def build(studio: Studio) -> PeoplePanel:
-    most = studio.settings.max_portraits
+    most = studio.most_people
     gr.Markdown(f"### 1 · People\nOne portrait of each person, up to {most}. Their order is the order in the prompt.")
     people = portrait_list(elem_id="people")
     consent = gr.Checkbox(label=CONSENT, value=False, elem_id="consent")
@@ -170,7 +170,7 @@ def add_file(
     Raises:
         PictureError, StoreError, ModelsNotReady, ValueError: it cannot be used; the message is one sentence.
     """
-    most = studio.settings.max_portraits
+    most = studio.most_people
     if len(draft.portraits) >= most:
         raise ValueError(f"{path.name} was left out: {most} people are the most in one picture here.")
     if studio.host.analyzer is None:

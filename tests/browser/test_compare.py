@@ -9,6 +9,7 @@ from tests.browser.acts import (
     HOSTILE,
     generate,
     join,
+    little_pictures,
     open_compare,
     portrait,
     prepared_session,
@@ -93,6 +94,34 @@ def test_keys_pressed_faster_than_the_server_answers_are_all_kept(visit, server)
     page.get_by_text("Nothing is left for you").wait_for()
     assert server.store.sessions.progress(session.id).picks_made == 3
     assert page.locator(".stage-undo").is_enabled()
+
+
+def test_known_answers_and_repeats_are_mixed_in_and_sources_stay_hidden(visit, server):
+    session = prepared_session(server.store, "Watched", 16, gold_share=0.45, repeat_share=0.54)
+    better, worse = little_pictures(server.store, 2000)
+    gold = server.store.comparisons.create([better, worse], kind="gold", gold_winner_id=better)
+    server.store.sessions.add(session.id, [gold.id])
+    page = visit()
+    join(page, session, "Kay")
+    seen = []
+    while pair := page.locator(".stage-picture img").evaluate_all("images => images.map(image => image.src)"):
+        seen.append(pair)
+        page.keyboard.press("1")
+        page.wait_for_function(
+            """last => {
+              const now = [...document.querySelectorAll('.stage-picture img')].map(image => image.src);
+              const words = document.querySelector('.stage').innerText;
+              return now.length ? now.join() !== last : words.includes('Nothing is left');
+            }""",
+            arg=",".join(pair),
+        )
+    repeated = [pair for number, pair in enumerate(seen) if pair[::-1] in seen[:number]]
+    assert repeated
+    assert len(seen) == 16 + 1 + len(repeated)
+    kay = server.store.people.annotator("Kay").id
+    progress = server.store.sessions.progress(session.id, kay)
+    assert (progress.picks_made, progress.gold_seen) == (16, 1)
+    assert "Sources stay hidden" in page.locator("#reveal").inner_text()
 
 
 def test_a_pick_outlives_the_server(visit, server):
