@@ -1,5 +1,5 @@
-"""A store for each test: SQLite in a folder of its own, or a database of its own on the PostgreSQL server named by
-IDGLOW_TEST_DATABASE_URL.
+"""A studio on a tiny bundle and a store for each test: SQLite in a folder of its own, or a database of its own on the
+PostgreSQL server named by IDGLOW_TEST_DATABASE_URL.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
+from studio.context import Studio
+from studio.generation import GenerationJobs
+from studio.model_host import ModelHost
+from studio.settings import Settings
 from studio.store import Store
 from studio.store.models import new_id
 from tests.studio.full_store import fill
+from tests.tiny_bundles import write_tiny_bundle
 
 SERVER = os.environ.get("IDGLOW_TEST_DATABASE_URL")
 
@@ -99,3 +104,15 @@ def other(tmp_path) -> Iterator[Store]:
     """Another studio, on SQLite."""
     with opened((tmp_path / "other", None)) as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tmp_path_factory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def studio(store, bundle_folder) -> Studio:
+    """The card of its bundle is read from the folder; no model is loaded."""
+    host = ModelHost(bundle_folder)
+    return Studio(Settings(data=store.folder, bundle=str(bundle_folder)), store, host, GenerationJobs(store, host))

@@ -19,19 +19,6 @@ from studio.store import NewAdapter, StoreError
 from studio.store.models import ComparisonKind, new_id
 from studio.widgets.timing import AGE_PRESET, DEFAULT_TIMING, GROUP_PRESET
 from tests.studio.store_samples import add_generation, add_picture
-from tests.tiny_bundles import write_tiny_bundle
-
-
-@pytest.fixture(scope="module")
-def bundle_folder(tmp_path_factory):
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
-
-
-@pytest.fixture
-def studio(store, bundle_folder):
-    # The card is read from its folder; no model is loaded.
-    host = ModelHost(bundle_folder)
-    return Studio(Settings(data=store.folder, bundle=str(bundle_folder)), store, host, GenerationJobs(store, host))
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ CHILD = {"face_sim": [0.5] * 8, "child_face_sim": [0.4] * 8, "child_age_error": 
     ("tasks", "after", "state", "words"),
     [
         ((Task.CHILD,), {"child_age_error": [5.0] * 8}, PROMOTED, "child's age -1.000"),
-        ((Task.CHILD,), {"child_age_error": [5.8] * 8}, CANDIDATE, "chance or drift"),
+        ((Task.CHILD,), {"child_age_error": [5.6] * 8}, CANDIDATE, "chance or drift"),
         ((Task.CHILD,), {"child_face_sim": [0.45] * 8}, PROMOTED, "FaceSim as children"),
         ((Task.CHILD,), {"face_sim": [0.6] * 8}, CANDIDATE, "as children"),
         ((Task.CHILD,), {"child_age_error": [5.0] * 8, "face_sim": [0.45] * 8}, REJECTED, "FaceSim -0.050"),
