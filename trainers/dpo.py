@@ -29,8 +29,8 @@ from core.adapters import AdapterCard, AdapterError, save_adapter
 from core.backbones.bundles import Bundle, BundleError, load_bundle
 from core.flow import SigmaDistribution, sample_sigmas
 from core.preference import PreferenceLoss, flow_dpo_loss
+from trainers.config import load_config
 from trainers.encodings import EncodedPair, Encodings
-from trainers.mini.config import load_config
 from trainers.pace import Pace
 from trainers.policies import (
     POLICY,

@@ -22,9 +22,9 @@ from core.preference import PreferenceLoss
 from tests.tiny_bundles import write_tiny_bundle
 from tests.trainers.preference_pairs import noise_pairs
 from trainers.bench.dpo import straightforward_gradients
+from trainers.config import load_config
 from trainers.dpo import DpoConfig, TrainingPair, draw_pair, main, step_gradients, train
 from trainers.encodings import Encodings
-from trainers.mini.config import load_config
 from trainers.policies import Policies, gradient_checkpointing, policy_adapters
 from trainers.runs import RunError
 from trainers.training_pairs import read_pairs, write_pairs

@@ -10,8 +10,8 @@ import torch
 
 import trainers.mini
 from tests.trainers.mini_shards import write_shards
-from trainers.mini.checkpoint import MovingAverage
-from trainers.mini.config import from_table, load_config
+from trainers.config import from_table, load_config
+from trainers.mini.averaging import MovingAverage
 from trainers.mini.data import Pictures
 from trainers.mini.models import LATENT_CHANNELS, VaeSize, build_vae
 from trainers.mini.vae import (

@@ -12,8 +12,8 @@ from core.backbones.bundles import load_bundle
 from core.prompts import PromptWriter, Writing, writer_adapter
 from tests.trainers.mini_shards import COLOURS, write_shards
 from trainers.mini.assemble import assemble, load_vlm
+from trainers.mini.averaging import MovingAverage
 from trainers.mini.captions import load_captions
-from trainers.mini.checkpoint import MovingAverage
 from trainers.mini.data import Example, Shard, shard_paths
 from trainers.mini.models import (
     TransformerSize,

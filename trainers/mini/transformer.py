@@ -24,10 +24,10 @@ from core.backbones.processors import PictureQwen3VLProcessor
 from core.backbones.qwen_image_21 import QwenImage21Backbone
 from core.faces import FaceAnalyzer, default_pack
 from core.flow import add_noise, clean_estimate, shift_sigmas, velocity_target
+from trainers.config import load_config
 from trainers.mini.assemble import build_backbone, build_pipeline, load_vlm
 from trainers.mini.attention import speed_up_training
-from trainers.mini.checkpoint import MovingAverage, fast_precision
-from trainers.mini.config import load_config
+from trainers.mini.averaging import MovingAverage, fast_precision
 from trainers.mini.curriculum import TransformerConfig, parse_kind
 from trainers.mini.data import shard_paths
 from trainers.mini.examine import draw_held_out, reference_gaps

@@ -26,8 +26,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core.backbones.qwen_family import vae_denormalise, vae_encode
-from trainers.mini.checkpoint import MovingAverage, fast_precision
-from trainers.mini.config import load_config
+from trainers.config import load_config
+from trainers.mini.averaging import MovingAverage, fast_precision
 from trainers.mini.data import Pictures, save_grid
 from trainers.mini.geometry import PATCH
 from trainers.mini.models import LATENT_CHANNELS, VaeSize, build_vae

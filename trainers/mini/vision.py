@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transformers import Qwen3VLForConditionalGeneration
 
 from core.backbones.processors import PictureQwen3VLProcessor
-from trainers.mini.checkpoint import fast_precision
+from trainers.mini.averaging import fast_precision
 from trainers.mini.data import Shard
 from trainers.runs import step_generator
 

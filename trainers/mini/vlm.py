@@ -29,9 +29,9 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from core.backbones.processors import PictureQwen3VLProcessor
 from core.prompts import WRITER
+from trainers.config import load_config
+from trainers.mini.averaging import MovingAverage, fast_precision
 from trainers.mini.captions import Caption, instruction_of, load_captions, mentions, tokenizer_corpus
-from trainers.mini.checkpoint import MovingAverage, fast_precision
-from trainers.mini.config import load_config
 from trainers.mini.data import Example, Shard, shard_paths
 from trainers.mini.models import VlmSize, build_processor, build_tokenizer, build_vlm
 from trainers.mini.vision import SEEN_IN_PORTRAITS, named_portraits, teach_to_see
