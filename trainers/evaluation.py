@@ -57,6 +57,7 @@ class Case:
     """One prompt for some held-out people; a picture for each seed.
 
     portraits: uint8 (H, W, 3) RGB, in the order of the prompt; files: their names. steps: of denoising.
+    identity_guidance: scale of guidance towards the portraits.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Case:
     files: tuple[str, ...]
     seeds: tuple[int, ...]
     steps: int
+    identity_guidance: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +85,15 @@ class Evaluation:
     """What changed on the held-out cases, and what follows.
 
     face_pack: that faces were measured with; None where there was none.
+    steps, identity_guidance: that the pictures were made with.
     picture_distance: root mean square difference in [0, 1] from the base model's picture of the same seed, mean over
         all pictures; keys `before` and `after`.
     """
 
     cases: int
     pictures: int
+    steps: int
+    identity_guidance: float
     face_pack: str | None
     changes: tuple[Change, ...]
     picture_distance: dict[str, float]
@@ -103,6 +108,8 @@ class Evaluation:
         return {
             "cases": self.cases,
             "pictures": self.pictures,
+            "steps": self.steps,
+            "identity_guidance": self.identity_guidance,
             "face_pack": self.face_pack,
             "changes": rows,
             "picture_distance": self.picture_distance,
@@ -126,11 +133,18 @@ def held_out_references(store: Store, folder: Path) -> set[str]:
     return store.people.references_from([hashlib.sha256(path.read_bytes()).hexdigest() for path in files])
 
 
-def held_out_cases(folder: Path, card: BundleCard, *, seeds: int = 1, steps: int | None = None) -> list[Case]:
+def held_out_cases(
+    folder: Path,
+    card: BundleCard,
+    *,
+    seeds: int = 1,
+    steps: int | None = None,
+    identity_guidance: float | None = None,
+) -> list[Case]:
     """Everybody in a pair, once at their own age and once as children, and in a group of three where the model can.
 
     People meet in one pair and one trio only, so that cases are as independent as the portraits allow. `seeds` is the
-    number of pictures of each case; `steps` is the bundle's own where it is None.
+    number of pictures of each case; `steps` and `identity_guidance` are the bundle's own where they are None.
 
     Raises:
         NoCases: fewer than two people; PictureError: a portrait cannot be read.
@@ -162,6 +176,7 @@ def held_out_cases(folder: Path, card: BundleCard, *, seeds: int = 1, steps: int
                 files=tuple(files[member].name for member in members),
                 seeds=tuple(range(first, first + seeds)),
                 steps=steps or card.steps,
+                identity_guidance=identity_guidance or card.identity_guidance,
             )
         )
     return cases
@@ -216,6 +231,8 @@ def evaluate(
     return Evaluation(
         cases=len(cases),
         pictures=sum(len(case.seeds) for case in cases),
+        steps=cases[0].steps,
+        identity_guidance=cases[0].identity_guidance,
         face_pack=analyzer and analyzer.name,
         changes=tuple(found),
         picture_distance={
@@ -263,6 +280,7 @@ class _Pictures:
                 task=case.task,
                 seeds=case.seeds,
                 schedule=case.schedule,
+                identity_guidance=case.identity_guidance,
                 steps=case.steps,
                 expected_order=tuple(range(len(case.portraits))),
             )
@@ -291,7 +309,7 @@ class _Pictures:
             self._bundle.revision, policy.adapter and policy.adapter[1].digest, self._analyzer and self._analyzer.name,
             self._clip and self._clip.aesthetic_name,
             case.task.value, case.prompt, list(case.seeds), str(case.schedule), case.steps,
-            card.identity_guidance, card.width, card.height, content.hexdigest(),
+            case.identity_guidance, card.width, card.height, content.hexdigest(),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -315,7 +333,7 @@ class _Pictures:
                 strength=1.0,
                 steps=case.steps,
                 guidance=1.0,
-                identity_guidance=card.identity_guidance,
+                identity_guidance=case.identity_guidance,
                 width=card.width,
                 height=card.height,
                 seeds=case.seeds,

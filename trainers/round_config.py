@@ -14,6 +14,7 @@ from trainers.evaluation import PORTRAITS
 from trainers.pairs import PairConfig
 
 ROUND_FILE = "round.toml"
+EVALUATION_SETTINGS = ("seeds", "steps", "identity_guidance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,8 @@ class RoundConfig:
     training: DpoConfig = field(default_factory=DpoConfig)
     pairs: PairConfig = field(default_factory=PairConfig)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
-    """`seeds`: pictures of each held-out case; `steps`: of denoising, the bundle's own if absent."""
+    """`seeds`: pictures of each held-out case; `steps` of denoising, `identity_guidance`: the bundle's own if absent.
+    Measure at what people work with: what helps without guidance may be nothing with it."""
 
     @classmethod
     def read(cls, *tables: Mapping[str, Any]) -> Self:
@@ -33,9 +35,11 @@ class RoundConfig:
             if name not in merged or not isinstance(values, Mapping):
                 raise ValueError(f"A round has no settings {name!r}; it has tables {', '.join(merged)}.")
             merged[name] |= values
-        unknown = merged["evaluation"].keys() - {"seeds", "steps"}
+        unknown = merged["evaluation"].keys() - EVALUATION_SETTINGS
         if unknown:
-            raise ValueError(f"The evaluation has no settings {sorted(unknown)}; it has seeds and steps.")
+            raise ValueError(
+                f"The evaluation has no settings {sorted(unknown)}; it has {', '.join(EVALUATION_SETTINGS)}."
+            )
         try:
             return cls(
                 training=DpoConfig(**merged["training"]),

@@ -95,9 +95,12 @@ def _scale(row: Mapping[str, Any]) -> str:
 def _how(evaluation: Mapping[str, Any]) -> str:
     pack = evaluation.get("face_pack")
     faces = f"Faces by {escape(pack)}." if pack else "No face pack: nothing about faces was measured."
+    made = ""
+    if "steps" in evaluation:  # evaluations of before did not keep it
+        made = f", {evaluation['steps']} steps, identity guidance {evaluation['identity_guidance']:g}"
     return (
-        f"{evaluation['cases']} cases, {evaluation['pictures']} pictures a side, same seeds on both. {faces} Intervals "
-        "come from resampling the cases; one that crosses the line may be chance."
+        f"{evaluation['cases']} cases, {evaluation['pictures']} pictures a side{made}, same seeds on both. {faces} "
+        "Intervals come from resampling the cases; one that crosses the line may be chance."
     )
 
 

@@ -55,6 +55,8 @@ def an_evaluation(change: float = 0.06, cases: int = 12) -> dict:
     return Evaluation(
         cases=cases,
         pictures=cases,
+        steps=20,
+        identity_guidance=1.0,
         face_pack="tiny",
         changes=tuple(found),
         picture_distance={"before": 0.0, "after": 0.031},

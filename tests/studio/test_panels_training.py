@@ -172,7 +172,7 @@ def test_an_ended_round_shows_its_evaluation_with_pack_cases_and_intervals(studi
     assert values[page.timer].active is False
     shown = text(values[page.evaluation])
     assert "Faces by tiny" in shown
-    assert "12 cases, 12 pictures a side, same seeds" in shown
+    assert "12 cases, 12 pictures a side, 20 steps, identity guidance 1, same seeds" in shown
     assert "FaceSim" in shown
     assert values[page.pause]["visible"] is False
     assert values[page.cases].count("<figure>") == 3

@@ -51,13 +51,16 @@ def test_everybody_is_in_one_pair_one_trio_and_once_a_child():
     assert all(("children" in case.prompt) is (case.task is Task.CHILD) for case in cases)
 
 
-def test_seeds_and_steps_can_be_chosen_and_trios_need_a_model_for_them(tmp_path):
+def test_seeds_steps_and_guidance_can_be_chosen_and_trios_need_a_model_for_them(tmp_path):
     folder = people(tmp_path / "people", [f"{name}.png" for name in ("ada", "bob", "cleo", "dan", "eve")])
-    cases = held_out_cases(folder, dataclasses.replace(MINI, max_references=2), seeds=3, steps=7)
+    card = dataclasses.replace(MINI, max_references=2, identity_guidance=3.0)
+    cases = held_out_cases(folder, card, seeds=3, steps=7, identity_guidance=1.5)
     assert [(case.name, len(case.seeds), case.steps) for case in cases] == [
         ("group 1+2", 3, 7), ("group 3+4", 3, 7), ("child 1+2", 3, 7), ("child 3+4", 3, 7),
     ]  # fmt: skip
     assert len({seed for case in cases for seed in case.seeds}) == 12
+    assert {case.identity_guidance for case in cases} == {1.5}
+    assert {case.identity_guidance for case in held_out_cases(folder, card)} == {3.0}
 
 
 def test_each_task_has_the_timing_that_people_begin_with(tmp_path):

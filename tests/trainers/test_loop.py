@@ -80,7 +80,11 @@ def test_picks_made_in_the_studio_change_its_next_generation(place, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [[], ["--shuffled", "--ranked", "--tasks", "group", "child"], ["--other-guidance", "2", "--tasks", "child"]],
+    [
+        [],
+        ["--shuffled", "--ranked", "--tasks", "group", "child"],
+        ["--guidance", "1.5", "--other-guidance", "2", "--tasks", "child"],
+    ],
     ids=["plain", "shuffled rankings", "a-b"],
 )
 def test_the_demonstration_as_a_command(place, tmp_path, capsys, options):
@@ -113,5 +117,6 @@ def test_the_demonstration_as_a_command(place, tmp_path, capsys, options):
     assert {row.task for row in made} == set(tasks)
     assert {len(pick.shown) for pick in store.picks.latest(limit=9)} == ({4} if "--ranked" in options else {2})
     guided = {row.identity_guidance for row in made}
-    assert guided == ({1.0, 2.0} if "--other-guidance" in options else {1.0})
+    assert report["evaluation"]["identity_guidance"] == (1.5 if "--guidance" in options else 1.0)
+    assert guided == ({1.5, 2.0} if "--other-guidance" in options else {1.0})
     store.close()

@@ -64,7 +64,8 @@ class Loop:
     portraits: folder, one picture of each person (as `trainers.evaluation.portrait_files` reads it).
     picks: how many simulated decisions. noise: standard deviation added to each FaceSim before they are compared.
     shuffled: decisions by coin toss. config: settings of the round. steps: of denoising; None is the bundle's own.
-    other_guidance: identity guidance of side B; None judges candidates of one generation.
+    guidance: identity guidance, of side A where there are two; None is the bundle's own.
+    other_guidance: of side B; None judges candidates of one generation.
     tasks: of the generations, in turn. ranked: the four candidates of a generation are one pick.
     """
 
@@ -75,6 +76,7 @@ class Loop:
     shuffled: bool
     people: int
     steps: int | None
+    guidance: float | None
     other_guidance: float | None
     tasks: Sequence[Task]
     ranked: bool
@@ -92,6 +94,8 @@ def run_loop(loop: Loop, seed: int, folder: Path) -> dict[str, Any]:
     clock.lap("generate")
 
     config = {**loop.config, "training": {**loop.config.get("training", {}), "seed": seed}}
+    if loop.guidance is not None:
+        config["evaluation"] = {"identity_guidance": loop.guidance, **loop.config.get("evaluation", {})}
     worker = Worker(store, loop.models, picks_per_round=store.picks.count(), config=config)
     if not worker.work_once():
         raise RuntimeError("No round began although the picks are there.")
@@ -142,12 +146,12 @@ def _make_picks(store: Store, bundle: Bundle, people: Sequence[str], loop: Loop,
         seeds = [1_000_000 * (seed + 1) + number * CANDIDATES + k for k in range(CANDIDATES)]
         scene, task = SCENES[number % len(SCENES)], loop.tasks[number % len(loop.tasks)]
         if loop.other_guidance is None:
-            rows = _generate(store, bundle, task, members, scene, seeds, loop.steps)
+            rows = _generate(store, bundle, task, members, scene, seeds, loop.steps, loop.guidance)
             shown = [rows] if loop.ranked else [rows[:2], rows[2:]]
         else:
             sides = [
                 _generate(store, bundle, task, members, scene, seeds[: CANDIDATES // 2], loop.steps, guidance)
-                for guidance in (bundle.card.identity_guidance, loop.other_guidance)
+                for guidance in (loop.guidance, loop.other_guidance)
             ]
             shown = list(zip(*sides, strict=True))
         for candidates in shown:
@@ -167,7 +171,7 @@ def _generate(
     scene: str,
     seeds: Sequence[int],
     steps: int | None,
-    identity_guidance: float | None = None,
+    identity_guidance: float | None,
 ) -> list[Any]:
     """Candidates as the studio makes them, with the adapter that is on the bundle."""
     card = bundle.card
@@ -246,7 +250,7 @@ def _next_generation(store: Store, bundle: Bundle, people: Sequence[str], loop: 
     if active is not None:
         bundle.adapters.swap(*stored_adapter(store, active))
     members = random.Random(-seed - 1).sample(people, min(loop.people, len(people)))
-    rows = _generate(store, bundle, loop.tasks[0], members, SCENES[0], [seed], loop.steps)
+    rows = _generate(store, bundle, loop.tasks[0], members, SCENES[0], [seed], loop.steps, loop.guidance)
     return {"adapter": "base model" if active is None else active.name, "face_sim": rows[0].face_sim}
 
 
@@ -260,7 +264,7 @@ def _report(store: Store, row: Round, seed: int, loop: Loop, clock: _Clock, afte
         "tasks": [task.value for task in loop.tasks],
         "compared": ("rankings of four" if loop.ranked else "one setting")
         if loop.other_guidance is None
-        else f"identity guidance against {loop.other_guidance:g}",
+        else f"identity guidance {loop.guidance or 'of the bundle'} against {loop.other_guidance:g}",
         "pairs": {
             "kept": len(store.rounds.pairs(row.id, kept=True)),
             "dropped": store.rounds.dropped(row.id),
@@ -340,6 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", type=Task, choices=list(Task), default=[Task.GROUP], help="in turn")
     parser.add_argument("--ranked", action="store_true", help="a pick ranks the four candidates of a generation")
     parser.add_argument("--shuffled", action="store_true", help="decide by coin toss")
+    parser.add_argument("--guidance", type=float, help="identity guidance; the bundle's own if absent")
     parser.add_argument("--other-guidance", type=float, help="identity guidance of side B of every comparison")
     parser.add_argument("--steps", type=int, help="of denoising; the bundle's own if absent")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -363,6 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shuffled=options.shuffled,
         people=options.people,
         steps=options.steps,
+        guidance=options.guidance,
         other_guidance=options.other_guidance,
         tasks=options.tasks,
         ranked=options.ranked,
