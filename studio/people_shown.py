@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from studio.context import Studio
 from studio.inline_pictures import thumbnail_url
 from studio.store.models import Generation, Purpose
-from trainers.evaluation import PORTRAITS, portrait_files
+from trainers.held_out import PORTRAITS, portrait_files
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from studio.adapter_choice import BASE, adapter_name, bundle_name
 from studio.context import Studio
 from studio.store import StoreError
 from studio.store.models import Round
-from trainers.evaluation import PORTRAITS, held_out_references
+from trainers.held_out import PORTRAITS, held_out_references
 from trainers.pairs.collect import DraftPair, draft_pairs
 from trainers.round_config import RoundConfig
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from core.backbones.bundles import Bundle, find_card, load_bundle
 from trainers.dpo import DpoConfig
-from trainers.evaluation import PORTRAITS
+from trainers.held_out import PORTRAITS
 from trainers.pairs import PairConfig
 
 ROUND_FILE = "round.toml"

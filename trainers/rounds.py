@@ -25,7 +25,8 @@ from core.sampler import Cancelled
 from studio.store import LeaseLost, Store, StoreError
 from studio.store.models import Adapter, AdapterState, Round, RoundState, utc_now
 from trainers.dpo import DpoConfig, DpoResult, StepReport, train
-from trainers.evaluation import Case, Evaluation, NoCases, evaluate, held_out_cases, held_out_references
+from trainers.evaluation import Evaluation, evaluate
+from trainers.held_out import Case, NoCases, held_out_cases, held_out_references
 from trainers.lease import Lease, Stop, Stopped
 from trainers.pace import Pace
 from trainers.pairs import PairConfig, collect_pairs, load_training_pairs

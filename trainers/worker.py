@@ -29,7 +29,7 @@ import torch
 
 from core.backbones.bundles import BundleError, find_card
 from studio.store import Store, StoreError
-from trainers.evaluation import PORTRAITS
+from trainers.held_out import PORTRAITS
 from trainers.lease import Lease
 from trainers.round_config import Models, RoundConfig
 from trainers.rounds import run_round, tidy

@@ -9,7 +9,7 @@ from PIL import Image
 
 from core.faces import FaceAnalyzer, default_pack
 from core.images import read_picture
-from trainers.evaluation import PORTRAITS, portrait_files
+from trainers.held_out import PORTRAITS, portrait_files
 from trainers.mini.identity_term import IdentityTerm
 from trainers.runs import step_generator
 

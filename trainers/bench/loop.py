@@ -35,16 +35,8 @@ from core.portraits import largest_face
 from core.prompts import Task, static_prompt
 from studio.store import NewGeneration, NewPick, NewPortrait, Store
 from studio.store.models import AnnotatorOrigin, Outcome, PortraitOrigin, Round, new_id
-from trainers.evaluation import (
-    AFTER,
-    BEFORE,
-    PORTRAITS,
-    SCENES,
-    apparent_age,
-    default_schedule,
-    measures_of,
-    portrait_files,
-)
+from trainers.evaluation import AFTER, BEFORE, apparent_age, measures_of
+from trainers.held_out import PORTRAITS, SCENES, default_schedule, portrait_files
 from trainers.round_config import Models
 from trainers.stored_adapters import stored_adapter
 from trainers.stored_pictures import keep_pictures
@@ -61,7 +53,7 @@ SHEET_COLUMNS = 10
 class Loop:
     """What is run for each seed.
 
-    portraits: folder, one picture of each person (as `trainers.evaluation.portrait_files` reads it).
+    portraits: folder, one picture of each person (as `trainers.held_out.portrait_files` reads it).
     picks: how many simulated decisions. noise: standard deviation added to each FaceSim before they are compared.
     shuffled: decisions by coin toss. config: settings of the round. steps: of denoising; None is the bundle's own.
     guidance: identity guidance, of side A where there are two; None is the bundle's own.

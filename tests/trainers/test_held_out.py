@@ -11,7 +11,7 @@ import pytest
 from core.backbones.bundles import MINI
 from core.prompts import Task
 from tests.studio.picture_bytes import png
-from trainers.evaluation import PORTRAITS, NoCases, held_out_cases, portrait_files
+from trainers.held_out import PORTRAITS, NoCases, held_out_cases, portrait_files
 
 
 def people(folder: Path, names: list[str]) -> Path:
