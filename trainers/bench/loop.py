@@ -6,7 +6,7 @@ Picks are made by a stated rule, not by people, and are kept under a simulated a
 score to which noise is added: FaceSim, in the age task less YEAR for each year that the faces look away from the age
 that was asked for. `--shuffled` tosses a coin instead; such a round must not be promoted. Compared are two candidates
 of one generation, with `--ranked` its four at once, or, with `--other-guidance`, pictures of one seed, one made with
-the bundle's identity guidance and one with another, as in an A/B run of the studio.
+the identity guidance of `--guidance` and one with the other, as in an A/B run of the studio.
 Every seed gets a data folder of its own under `--out`, which the studio can open. `report.json` and a picture of the
 evaluation (before above after) say what came of it.
 """
