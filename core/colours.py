@@ -1,4 +1,4 @@
-"""Colour words of clothes, and the word that fits the colour of a pixel best."""
+"""Colour words of clothes, and how different colours look."""
 
 from __future__ import annotations
 
@@ -22,11 +22,6 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "pink": (238, 150, 178),
 }
 """Colour words of garments and what they mean in sRGB, 0..255."""
-
-
-def nearest_colour(colour: np.ndarray) -> str:
-    """The word whose sRGB lies nearest to `colour`, (3,) in 0..255."""
-    return min(COLOURS, key=lambda word: float(np.square(colour - np.array(COLOURS[word])).sum()))
 
 
 def lab(colour: np.ndarray | tuple[int, int, int]) -> np.ndarray:

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from core.clip import ClipScorer
-from core.colours import COLOURS, lab, nearest_colour
+from core.colours import COLOURS, lab
 from core.identity import FaceReport
 from core.prompt_ambiguity import clothing_words, words_about
 
@@ -105,12 +105,6 @@ def clothing_colour(picture: np.ndarray, box: Sequence[float]) -> np.ndarray | N
     columns = slice(max(0, round(middle - 0.3 * width)), max(0, round(middle + 0.3 * width)))
     patch = picture[rows, columns].reshape(-1, 3)
     return np.median(patch, axis=0) if len(patch) else None
-
-
-def clothing_colour_word(picture: np.ndarray, box: Sequence[float]) -> str | None:
-    """The colour word for `clothing_colour`; light changes it, so compare with what a true picture gives."""
-    colour = clothing_colour(picture, box)
-    return None if colour is None else nearest_colour(colour)
 
 
 def colours_said(prompt: str, people: int) -> list[str | None]:

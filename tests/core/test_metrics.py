@@ -12,7 +12,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from core.clip import ClipScorer, installed_clip, read_head
 from core.colours import COLOURS, lab
 from core.identity import FaceReport, ReferenceRow
-from core.metrics import Measure, clothing, clothing_colour_word, colours_said, differences, identity, measure_picture
+from core.metrics import Measure, clothing, colours_said, differences, identity, measure_picture
 from core.prompts import static_prompt
 from tests.shared import SHARED
 
@@ -79,7 +79,6 @@ def test_clothes_of_the_colour_that_was_said():
     assert clothing(painted("green", "red"), prompt, report(row(0, left=10.0), row(1))).value == pytest.approx(0.5)
     assert clothing(painted("green", "red")[:30], prompt, faces) is None  # ends above the clothes
     assert clothing(painted("green", "red"), static_prompt("group", 2, ""), faces) is None
-    assert clothing_colour_word(painted("teal"), (10, 10, 30, 34)) == "teal"
 
 
 def test_lab_of_known_colours():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,7 +25,7 @@ from trainers.mini.assemble import assemble, build_backbone, build_pipeline
 from trainers.mini.attention import speed_up_training
 from trainers.mini.curriculum import Stage, TransformerConfig
 from trainers.mini.data import Pictures, shard_paths
-from trainers.mini.examine import reference_gaps
+from trainers.mini.examine import PROMPT_SIGMA, prompt_gaps, reference_gaps
 from trainers.mini.feeding import Feeder
 from trainers.mini.geometry import TEXT_STRIDE
 from trainers.mini.latents import load_latents, stack_texts
@@ -49,6 +50,7 @@ STAGES = (
     Stage(name="portrait", steps=2, mix=("portrait-1",), batch=2, levels=2, copy_share=0.5, with_text=False),
     Stage(name="groups", steps=2, mix=("group-2", "child-2"), batch=2, levels=2),
 )
+THREE_LEVELS = Stage(name="three levels", steps=1, mix=("group-2",), levels=3)
 
 
 @pytest.fixture(scope="module")
@@ -163,12 +165,54 @@ def test_loss_of_a_zero_model_is_the_energy_of_the_target(feeder):
     batch = feeder.draw("group-2", 2, step_generator(0, 1))
     plain = config(face_weight=0.0)
     generator = step_generator(0, 2)
-    loss = flow_loss(backbone, batch, 3, plain, generator).loss  # proj_out starts at zero, so v_pred is zero
+    loss = flow_loss(backbone, batch, THREE_LEVELS, plain, generator).loss  # proj_out starts at zero, so v_pred is zero
     generator = step_generator(0, 2)
     torch.rand(len(batch.target), 3, generator=generator)
     x0 = batch.target.repeat_interleave(3, dim=0)
     noise = torch.randn(x0.shape, generator=generator)
     assert loss.item() == pytest.approx(velocity_target(x0, noise).square().mean().item(), rel=1e-5)
+
+
+def test_a_stage_can_weigh_the_clothes_and_draw_other_noise_levels(feeder):
+    feeder, backbone = feeder
+    batch = feeder.draw("group-2", 2, step_generator(0, 1))
+    # faces from row 8 to 24, so clothes begin at row 28; the picture ends at 32
+    assert batch.clothes[0, 0].max() == 0
+    assert batch.clothes[0, 1].tolist() == pytest.approx([4 / 16 * 13 / 16] * 4)
+
+    stage = replace(THREE_LEVELS, face_weight=0.0, clothes_weight=1e9, sigma_shift=9.0)
+    found = flow_loss(backbone, batch, stage, config(), step_generator(0, 2))
+    plain = flow_loss(backbone, batch, THREE_LEVELS, config(sigma_shift=9.0), step_generator(0, 2))
+    assert torch.equal(found.sigma, plain.sigma)
+    assert found.sigma.min() > 0.5
+    generator = step_generator(0, 2)
+    torch.rand(len(batch.target), 3, generator=generator)
+    x0 = batch.target.repeat_interleave(3, dim=0)
+    energy = velocity_target(x0, torch.randn(x0.shape, generator=generator)).square().mean(1)
+    weight = batch.clothes.repeat_interleave(3, dim=0)
+    assert found.loss.item() == pytest.approx(float((energy * weight).sum() / weight.sum()), rel=1e-4)
+
+
+def test_the_gap_of_prompts_counts_clothes_alone(feeder):
+    feeder, backbone = feeder
+    assert abs(prompt_gaps(backbone, feeder, STAGES[1], config())["words_group-2"]) < 1e-5
+
+    class Reads:
+        """Knows the clothes if it reads the right prompt; of the rest it knows nothing."""
+
+        device = torch.device("cpu")
+
+        def prefill(self, conditioning):
+            return conditioning.embeddings
+
+        def velocity(self, prefix, x_t, sigma):
+            clothes = (batch.clothes > 0).unsqueeze(1) if torch.equal(prefix, own) else 0
+            return (x_t - truth * clothes) / sigma.view(-1, 1, 1, 1)
+
+    batch = feeder.first("group-2", 2)
+    own, truth = batch.conditioning.embeddings, batch.target
+    assert prompt_gaps(Reads(), feeder, THREE_LEVELS, config())["words_group-2"] == pytest.approx(1.0, abs=1e-3)
+    assert 0.5 < PROMPT_SIGMA < 1
 
 
 def test_gaps_are_zero_before_training_and_open_for_a_model_that_copies(feeder):
@@ -199,7 +243,7 @@ def test_training_goes_through_its_stages_and_assembles_to_a_bundle(parts, tmp_p
     folder = run(parts, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines if "loss" in line] == ["portrait"] * 2 + ["groups"] * 2
-    assert any("gap_group-2_0.5" in line for line in lines)
+    assert any({"gap_group-2_0.5", "words_group-2"} <= set(line) for line in lines)
     assert (tmp_path / "run" / "held_out_000004.png").exists()
 
     assemble(parts / "vae", parts / "vlm", folder, tmp_path / "bundle", steps=2)
@@ -290,7 +334,7 @@ def test_fast_attention_computes_what_the_stock_blocks_compute(feeder, precision
             speed_up_training(transformer, compiled=False)
         transformer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
-            loss = flow_loss(backbone, batch, 3, config(reference_dropout=0.5), step_generator(0, 2)).loss
+            loss = flow_loss(backbone, batch, THREE_LEVELS, config(reference_dropout=0.5), step_generator(0, 2)).loss
         loss.backward()
         results.append((loss.item(), torch.cat([p.grad.flatten() for p in transformer.parameters()])))
     (stock_loss, stock), (fast_loss, fast) = results

@@ -29,10 +29,18 @@ def speed_up_training(model: QwenImage21Transformer2DModel, *, compiled: bool) -
 
 
 class TrainingAttnProcessor:
-    """What `QwenImage21AttnProcessor` computes, with the same arguments."""
+    """What `QwenImage21AttnProcessor` computes, with the same arguments.
+
+    watched: keep what the target's last look was made of in `look`: query (B, T, heads, D), key (B, S, heads, D),
+    prefix first, both rotated, and the bias of the scores.
+    """
 
     _attention_backend = None
     _parallel_config = None
+
+    def __init__(self, *, watched: bool = False) -> None:
+        self._watched = watched
+        self.look: tuple[Tensor, Tensor, Tensor | None] | None = None
 
     def __call__(
         self,
@@ -59,6 +67,8 @@ class TrainingAttnProcessor:
         elif kv_cache_mode == "cached":
             cached_key, cached_value = layer_cache.get()
             key, value = torch.cat([cached_key, key], dim=1), torch.cat([cached_value, value], dim=1)
+            if self._watched:
+                self.look = query, key, attention_mask
 
         if segments is None:
             attended = _attend(query, key, value, attention_mask)

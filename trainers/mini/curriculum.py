@@ -24,6 +24,14 @@ class Stage:
     when clean estimates show faces."""
     identity_estimates: int = 4
     """Clean estimates of a step that the identity loss looks at."""
+    sigma_shift: float | None = None
+    """Instead of the run's: words decide at the highest noise levels."""
+    face_weight: float | None = None
+    """Instead of the run's."""
+    clothes_weight: float = 0.0
+    """Extra weight of a token below a chin: only the prompt tells what somebody wears, so they teach to read it."""
+    reading_weight: float = 0.0
+    """Of the loss that makes clothes look at the words that name them, see `trainers.mini.reading_term`."""
     with_text: bool = True
     """False: prompts are blank, and the VLM need not be trained yet."""
 

@@ -113,6 +113,15 @@ def face_mask(boxes: Sequence[Box], height: int, width: int) -> np.ndarray:
     return mask
 
 
+def clothes_boxes(faces: Sequence[Box]) -> list[Box]:
+    """Where clothes are seen below each face: from the neck down, wider than the face."""
+    boxes = []
+    for left, top, right, bottom in faces:
+        middle, width, height = (left + right) / 2, right - left, bottom - top
+        boxes.append((middle - 0.8 * width, bottom + 0.25 * height, middle + 0.8 * width, bottom + 1.5 * height))
+    return boxes
+
+
 class Pictures:
     """All portraits and pictures of a split with their face masks, by size; what the VAE learns from."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from trainers.mini.data import save_grid
 from trainers.mini.feeding import Feeder
 
 GAP_SIGMAS = (0.3, 0.5, 0.8)
+PROMPT_SIGMA = 0.9
+"""Words decide at high noise."""
 
 
 @torch.no_grad()
@@ -52,6 +55,32 @@ def reference_gaps(
             own = error(prefix, 1.0)
             results[f"gap_{kind}_{sigma}"] = 1 - own / error(prefix, 0.0)
             results[f"swap_{kind}_{sigma}"] = 1 - own / error(swapped, 1.0)
+    return results
+
+
+@torch.no_grad()
+def prompt_gaps(
+    backbone: QwenImage21Backbone, examiner: Feeder, stage: Stage, config: TransformerConfig
+) -> dict[str, float]:
+    """words_KIND: relative reduction of the clothes tokens' squared error of the clean estimate, held out, by the own
+    prompt against another picture's. Only prompts tell about clothes."""
+    results: dict[str, float] = {}
+    device = backbone.device
+    for kind in dict.fromkeys(stage.mix):
+        batch = examiner.first(kind, config.evaluated).to(device)
+        if not batch.clothes.any():
+            continue
+        noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(13)).to(device)
+        levels = torch.full((len(batch.target),), PROMPT_SIGMA, device=device)
+        x_t = add_noise(batch.target, noise, PROMPT_SIGMA)
+        own, valid = batch.conditioning, batch.conditioning.valid
+        other = replace(own, embeddings=own.embeddings.roll(1, 0), valid=None if valid is None else valid.roll(1, 0))
+        errors = []
+        for conditioning in (own, other):
+            v_pred = backbone.velocity(backbone.prefill(conditioning), x_t, levels)
+            x0 = clean_estimate(x_t, v_pred, PROMPT_SIGMA)
+            errors.append(float(((x0 - batch.target).square() * batch.clothes.amax(1, keepdim=True)).sum()))
+        results[f"words_{kind}"] = 1 - errors[0] / errors[1]
     return results
 
 

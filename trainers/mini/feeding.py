@@ -16,14 +16,21 @@ from trainers.mini.latents import LatentSet, Text, stack_texts, text_of
 
 @dataclass(frozen=True)
 class Batch:
-    """P prompts: conditioning, targets (P, C, rows, columns), faces (P, rows, columns), true portraits for the eye."""
+    """P prompts: conditioning and targets (P, C, rows, columns).
+
+    faces (P, rows, columns) and clothes (P, people, rows, columns): shares of a token that they cover.
+    clothes_words (P, people, S) bool: the tokens of the prompt that name the clothes.
+    """
 
     conditioning: Conditioning
     target: Tensor
     faces: Tensor
+    clothes: Tensor
+    clothes_words: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(self.conditioning.to(device), self.target.to(device), self.faces.to(device))
+        tensors = (self.target, self.faces, self.clothes, self.clothes_words)
+        return Batch(self.conditioning.to(device), *(tensor.to(device) for tensor in tensors))
 
 
 class Feeder:
@@ -65,10 +72,17 @@ class Feeder:
         references = tuple(
             self._data.portraits[[self._data.references[row][k] for row in drawn]].float() for k in range(people)
         )
+        conditioning = _conditioning(texts, references)
+        words = torch.zeros(len(drawn), people, len(conditioning.picture_slots), dtype=torch.bool)
+        for row, text in enumerate(texts):
+            for person, tokens in enumerate(text.clothes):
+                words[row, person, list(tokens)] = True
         return Batch(
-            _conditioning(texts, references),
+            conditioning,
             torch.stack([self._data.pictures[row] for row in drawn]).float(),
             torch.stack([self._data.faces[row] for row in drawn]),
+            torch.stack([self._data.clothes[row] for row in drawn]),
+            words,
         )
 
     def _text(self, row: int, people: int) -> Text:
@@ -92,10 +106,14 @@ class Feeder:
             targets.append([pair[1] for pair in pairs])
         portraits, faces = self._data.portraits, self._data.portrait_faces
         blank = [_blank(self._empty[people])] * count
+        conditioning = _conditioning(blank, tuple(portraits[[r[k] for r in references]].float() for k in range(people)))
+        shown = torch.cat([faces[[t[k] for t in targets]] for k in range(people)], dim=2)
         return Batch(
-            _conditioning(blank, tuple(portraits[[r[k] for r in references]].float() for k in range(people))),
+            conditioning,
             torch.cat([portraits[[t[k] for t in targets]] for k in range(people)], dim=3).float(),
-            torch.cat([faces[[t[k] for t in targets]] for k in range(people)], dim=2),
+            shown,
+            shown.new_zeros(count, people, *shown.shape[1:]),
+            torch.zeros(count, people, len(conditioning.picture_slots), dtype=torch.bool),
         )
 
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core.backbones.protocol import Conditioning
-from core.backbones.qwen_image_21 import QwenImage21Backbone
+from core.backbones.qwen_image_21 import PICTURE_SLOT, QwenImage21Backbone
 from core.prompts import Task, static_prompt
-from trainers.mini.data import Example, Shard, face_mask, to_tensor
+from trainers.mini.captions import mentions
+from trainers.mini.data import Example, Shard, clothes_boxes, face_mask, to_tensor
 from trainers.mini.geometry import PATCH, TEXT_STRIDE
 
 ENCODE_BATCH = 64
@@ -28,10 +29,14 @@ TEMPLATE_EVERY = 4
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt as the transformer reads it: embeddings (S, D), picture_slots (S,) bool."""
+    """A prompt as the transformer reads it: embeddings (S, D), picture_slots (S,) bool.
+
+    clothes: for each person, which of the S tokens say what they wear; empty where the prompt does not.
+    """
 
     embeddings: Tensor
     picture_slots: Tensor
+    clothes: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class LatentSet:
     """The examples of some shards in memory.
 
     portraits (P, C, rows, columns), people (P,) and their faces (P, rows, columns): everything the portraits show.
-    groups: by (task, references, size) the rows of `examples`; pictures and faces by row.
+    groups: by (task, references, size) the rows of `examples`; pictures, faces and, for each person, clothes by row.
     """
 
     portraits: Tensor
@@ -49,6 +54,7 @@ class LatentSet:
     references: tuple[tuple[int, ...], ...]
     pictures: tuple[Tensor, ...]
     faces: tuple[Tensor, ...]
+    clothes: tuple[Tensor, ...]
     texts: tuple[Text, ...] | None
 
     def has(self, task: str, people: int) -> bool:
@@ -60,7 +66,8 @@ class LatentSet:
 
 def load_latents(paths: Sequence[Path], cache: Path, backbone: QwenImage21Backbone, *, with_text: bool) -> LatentSet:
     """Read the shards through the cache, filling it where it is empty."""
-    portraits, people, faces, examples, references, pictures, masks, texts = [], [], [], [], [], [], [], []
+    portraits, people, faces, examples, references, pictures = [], [], [], [], [], []
+    masks, clothes, texts = [], [], []
     for path in tqdm(paths, desc="latents", unit="shard", disable=len(paths) < 2):
         shard = Shard.load(path)
         latents = _cached(cache / f"{path.name}.latents.safetensors", lambda s=shard: _encode(s, backbone))
@@ -68,18 +75,23 @@ def load_latents(paths: Sequence[Path], cache: Path, backbone: QwenImage21Backbo
         portraits.append(latents["portraits"])
         people.append(torch.from_numpy(shard.portrait_people))
         size = shard.portraits.shape[1:3]
-        faces += [_token_faces([box], *size) for box in shard.portrait_boxes]
+        faces += [_token_shares([box], *size) for box in shard.portrait_boxes]
         for example in shard.examples:
             examples.append(example)
             references.append(tuple(offset + index for index in example.references))
             pictures.append(latents["pictures_{}x{}".format(*example.size)][example.picture])
-            masks.append(_token_faces(example.boxes, *example.size))
+            masks.append(_token_shares(example.boxes, *example.size))
+            worn = [_token_shares([box], *example.size) for box in clothes_boxes(example.boxes)]
+            clothes.append(torch.stack(worn))
         if with_text:
             stored = _cached(cache / f"{path.name}.text.safetensors", lambda s=shard: _read(s, backbone))
-            texts += [
-                Text(stored["embeddings"][start:end], stored["picture_slots"][start:end])
-                for start, end in zip([0, *stored["ends"].tolist()], stored["ends"].tolist(), strict=False)
-            ]
+            ends = stored["ends"].tolist()
+            for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+                slots = stored["picture_slots"][start:end]
+                words = clothes_words(
+                    prompt_for(number, shard.examples[number]), shard.examples[number], slots, backbone
+                )
+                texts.append(Text(stored["embeddings"][start:end], slots, words))
     return LatentSet(
         portraits=torch.cat(portraits),
         portrait_people=torch.cat(people),
@@ -88,6 +100,7 @@ def load_latents(paths: Sequence[Path], cache: Path, backbone: QwenImage21Backbo
         references=tuple(references),
         pictures=tuple(pictures),
         faces=tuple(masks),
+        clothes=tuple(clothes),
         texts=tuple(texts) if with_text else None,
     )
 
@@ -98,6 +111,26 @@ def prompt_for(number: int, example: Example) -> str:
         return example.prompt
     task = Task.CHILD if example.task == "child" else Task.GROUP
     return static_prompt(task, len(example.people), example.scene)
+
+
+def clothes_words(
+    prompt: str, example: Example, picture_slots: Tensor, backbone: QwenImage21Backbone
+) -> tuple[tuple[int, ...], ...]:
+    """For each person the tokens of a text-first conditioning, with `picture_slots` (S,), that name their clothes."""
+    tokenizer = backbone.pipeline.processor.tokenizer
+    tokens = tokenizer(prompt, return_offsets_mapping=True)
+    behind = len(tokenizer(PICTURE_SLOT.partition("<|image_pad|>")[0].join((" ", "")))["input_ids"])
+    first = int(picture_slots.int().argmax()) - behind - len(tokens["input_ids"])
+    worn = [attributes.get("clothes") for attributes in example.attributes]
+    spans = [[match.span() for match in mentions(prompt, clothes)] if clothes else [] for clothes in worn]
+    return tuple(
+        tuple(
+            first + index
+            for index, (begin, end) in enumerate(tokens["offset_mapping"])
+            if any(begin < to and at < end for at, to in said)
+        )
+        for said in spans
+    )
 
 
 def text_of(conditioning: Conditioning) -> Text:
@@ -162,7 +195,7 @@ def _read(shard: Shard, backbone: QwenImage21Backbone) -> dict[str, Tensor]:
     }
 
 
-def _token_faces(boxes, height: int, width: int) -> Tensor:
-    """(rows, columns): the share of each latent token that faces cover."""
+def _token_shares(boxes, height: int, width: int) -> Tensor:
+    """(rows, columns): the share of each latent token that the boxes cover."""
     mask = torch.from_numpy(face_mask(boxes, height, width)).float()
     return F.avg_pool2d(mask[None, None], PATCH)[0, 0]

@@ -21,21 +21,22 @@ import torch
 from tqdm import tqdm
 
 from core.backbones.bundles import Bundle, load_bundle
-from core.colours import COLOURS
 from core.faces import Face, FaceAnalyzer
 from core.identity import measure_faces
-from core.metrics import clothing_colour_word
 from core.prompts import writer_adapter
 from core.sampler import sample
 from trainers.mini.captions import caption_of
 from trainers.mini.compose import FACE
 from trainers.mini.data import Example, Shard, save_grid, shard_paths, to_tensor, to_uint8
+from trainers.mini.obedience import Obedience, colours_worn, place_said
 from trainers.mini.vae import psnr
 from trainers.mini.vlm import attribute_scores, write_prompt
 
 GALLERY = 100
 GROUPS = 50
 KINDS = (("group", 1), ("group", 2), ("group", 3), ("child", 2), ("child", 3))
+OBEDIENCE_SHARDS = 25
+"""Shards of pictures with known prompts that places and colours of clothes are told by."""
 PADDING = 32
 """Grey pixels around a picture before faces are looked for: detectors miss faces that touch the border."""
 
@@ -63,6 +64,7 @@ def main() -> None:
     analyzer = FaceAnalyzer(arguments.pack or bundle.face_pack, threads=arguments.threads)
     held = load_held_out(arguments.pictures)
     gallery = build_gallery(arguments.pictures, analyzer)
+    obedience = Obedience([Shard.load(path) for path in shard_paths(arguments.pictures, "train")[:OBEDIENCE_SHARDS]])
     results: dict[str, object] = {
         "bundle": bundle.revision,
         "face_pack": analyzer.name,
@@ -81,8 +83,8 @@ def main() -> None:
         save_sheet(arguments.out.with_name(f"{arguments.out.stem}_{task}_{people}.png"), chosen[:8], generated[:8])
         results[f"{task}-{people}"] = {
             "pictures": len(chosen),
-            "generated": measure_pictures(generated, chosen, gallery, analyzer),
-            "true": measure_pictures([h.picture for h in chosen], chosen, gallery, analyzer),
+            "generated": measure_pictures(generated, chosen, gallery, analyzer, obedience),
+            "true": measure_pictures([h.picture for h in chosen], chosen, gallery, analyzer, obedience),
         }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=2) + "\n")
@@ -134,9 +136,13 @@ def generate_one(bundle: Bundle, held: Held, seed: int) -> np.ndarray:
 
 
 def measure_pictures(
-    pictures: Sequence[np.ndarray], held: Sequence[Held], gallery: dict[int, np.ndarray], analyzer: FaceAnalyzer
+    pictures: Sequence[np.ndarray],
+    held: Sequence[Held],
+    gallery: dict[int, np.ndarray],
+    analyzer: FaceAnalyzer,
+    obedience: Obedience,
 ) -> dict[str, float]:
-    """Means over people (identity, clothes) or pictures (duplicates, order); see `FaceReport` for the terms."""
+    """Means over people (identity, clothes) or pictures (duplicates, order, place); see `FaceReport` for the terms."""
     values: dict[str, list[float]] = defaultdict(list)
     names = list(gallery)
     matrix = np.stack(list(gallery.values()))
@@ -157,15 +163,15 @@ def measure_pictures(
         values["count_correct"].append(report.count_correct)
         values["faces_found"].append(min(1.0, len(faces) / len(people)))
         values["order_kept"].append(report.swaps == 0)
-        for person, box, said in zip(people, h.example.boxes, h.example.attributes, strict=True):
+        if (place := place_said(h.example.prompt)) is not None:
+            values["place"].append(obedience.place(picture) == place)
+        for person, box, worn in zip(people, h.example.boxes, colours_worn(h.example), strict=True):
             face = nearest_face(faces, box)
             values["rank_1"].append(face is not None and names[int((matrix @ face.embedding).argmax())] == person)
             if face is not None and face.age is not None:
                 values["age_seen"].append(face.age)
-            colour = clothing_colour_word(picture, box)
-            wanted = next((word for word in said.get("clothes", "").split() if word in COLOURS), None)
-            if wanted is not None and colour is not None:
-                values["clothing_colour"].append(colour == wanted)
+            if worn is not None and (colour := obedience.colour(picture, box)) is not None:
+                values["clothing_colour"].append(colour == worn)
     return {name: round(float(np.mean(rows)), 4) for name, rows in values.items()}
 
 

@@ -28,14 +28,15 @@ from trainers.config import load_config
 from trainers.mini.assemble import build_backbone, build_pipeline, load_vlm
 from trainers.mini.attention import speed_up_training
 from trainers.mini.averaging import MovingAverage, fast_precision
-from trainers.mini.curriculum import TransformerConfig, parse_kind
+from trainers.mini.curriculum import Stage, TransformerConfig, parse_kind
 from trainers.mini.data import shard_paths
-from trainers.mini.examine import draw_held_out, reference_gaps
+from trainers.mini.examine import draw_held_out, prompt_gaps, reference_gaps
 from trainers.mini.feeding import Batch, Feeder
 from trainers.mini.geometry import CENTRES, HEIGHT, LOWERED, MAX_REFERENCES, PATCH, REFERENCE_SIDE, WIDTH
 from trainers.mini.identity_term import SCHEDULES, IdentityTerm
 from trainers.mini.latents import load_latents
 from trainers.mini.models import Offset, VlmSize, build_transformer, build_vlm, look_at_references
+from trainers.mini.reading_term import ReadingTerm
 from trainers.runs import Run, learning_rate_factor, step_generator
 
 
@@ -105,7 +106,7 @@ def train(
     for step in bar:
         first, stage = config.stage_at(step)
         if data is None or step == first:
-            identity = None
+            identity = reading = None
             # a stage takes every shard finished when it begins, and a resumed run the same ones again
             if step == first or shards is None:
                 shards = [path.name for path in shard_paths(pictures, "train")]
@@ -120,6 +121,8 @@ def train(
                 pipeline.vae.requires_grad_(False)
                 analyzer = FaceAnalyzer(default_pack(), threads=torch.get_num_threads())
                 identity = IdentityTerm(backbone, analyzer, estimates=stage.identity_estimates)
+            if stage.reading_weight > 0:
+                reading = ReadingTerm(model)
         generator = step_generator(config.seed, step)
         rate = config.learning_rate * learning_rate_factor(
             step, steps=config.steps, warmup=config.warmup, decay_share=config.decay_share
@@ -130,11 +133,13 @@ def train(
         kind = stage.mix[int(torch.randint(len(stage.mix), (1,), generator=generator))]
         batch = feeder.draw(kind, stage.batch, generator).to(device)
         with fast_precision(device):
-            flow = flow_loss(backbone, batch, stage.levels, config, generator)
+            flow = flow_loss(backbone, batch, stage, config, generator)
         loss, found = flow.loss, {}
         if identity is not None and (task := parse_kind(kind)[0]) in SCHEDULES:
             of_faces = identity(task, flow.estimates, flow.targets, flow.sigma, generator)
             loss, found = loss + stage.identity_weight * of_faces, {"identity": of_faces.item()}
+        if reading is not None and (of_words := reading(batch, stage.levels)) is not None:
+            loss, found = loss + stage.reading_weight * of_words, {**found, "reading": of_words.item()}
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         optimizer.step()
@@ -158,7 +163,8 @@ def train(
             averaged = build_backbone(_with_transformer(pipeline, average.model(model)))
             shown = replace(stage, mix=tuple(kind for kind in stage.mix if held_out.has(*parse_kind(kind))))
             examiner = Feeder(held_out, averaged, shown, config)
-            run.log(step + 1, **reference_gaps(averaged, examiner, shown, config))
+            gaps = reference_gaps(averaged, examiner, shown, config) | prompt_gaps(averaged, examiner, shown, config)
+            run.log(step + 1, **gaps)
             draw_held_out(averaged, examiner, shown, out / f"held_out_{step + 1:06d}.png")
         if last_of_stage or run.save_is_due():
             run.save(
@@ -230,19 +236,23 @@ class FlowLoss:
 def flow_loss(
     backbone: QwenImage21Backbone,
     batch: Batch,
-    levels: int,
+    stage: Stage,
     config: TransformerConfig,
     generator: torch.Generator,
 ) -> FlowLoss:
-    """Mean || v_pred - (noise - x0) ||^2 over stratified logit-normal noise levels, faces weighted."""
+    """Mean || v_pred - (noise - x0) ||^2 over stratified logit-normal noise levels, faces and clothes weighted."""
+    levels = stage.levels
+    sigma_shift = config.sigma_shift if stage.sigma_shift is None else stage.sigma_shift
+    face_weight = config.face_weight if stage.face_weight is None else stage.face_weight
     count = len(batch.target) * levels
     device = batch.target.device
     strata = (torch.arange(levels) + torch.rand(len(batch.target), levels, generator=generator)) / levels
     sigma = torch.special.ndtri(strata.flatten().clamp(1e-4, 1 - 1e-4)).sigmoid()
-    sigma = shift_sigmas(sigma, config.sigma_shift).to(device)
+    sigma = shift_sigmas(sigma, sigma_shift).to(device)
     x0 = batch.target.repeat_interleave(levels, dim=0)
     noise = torch.randn(x0.shape, generator=generator).to(device)
-    weight = 1 + config.face_weight * batch.faces.repeat_interleave(levels, dim=0).unsqueeze(1)
+    weight = 1 + face_weight * batch.faces + stage.clothes_weight * batch.clothes.amax(1)
+    weight = weight.repeat_interleave(levels, dim=0).unsqueeze(1)
     sees_references = (torch.rand(count, generator=generator) >= config.reference_dropout).float().to(device)
 
     prefix = backbone.prefill(batch.conditioning)

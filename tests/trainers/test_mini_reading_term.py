@@ -1,0 +1,135 @@
+"""Clothes learn to look at the words that name them: on a tiny random transformer of the real classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21AttnProcessor, apply_rotary_emb_qwen
+
+from core.backbones.bundles import load_bundle
+from tests.tiny_bundles import write_tiny_bundle
+from trainers.mini.attention import speed_up_training
+from trainers.mini.data import Example
+from trainers.mini.feeding import Batch
+from trainers.mini.latents import clothes_words
+from trainers.mini.reading_term import BLOCKS, HEAD, ReadingTerm
+
+PROMPT = "the man with a red hat and the woman with blue glasses"
+EXAMPLE = Example(
+    task="group",
+    people=(0, 1),
+    references=(0, 1),
+    picture=0,
+    size=(64, 96),
+    boxes=((8, 8, 24, 24), (56, 8, 72, 24)),
+    scene="",
+    prompt=PROMPT,
+    attributes=({"clothes": "red hat"}, {"clothes": "blue glasses"}),
+)
+LEVELS = 2
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    return load_bundle(write_tiny_bundle(tmp_path / "bundle")).backbone
+
+
+def conditioning_of(backbone, prompt=PROMPT):
+    rng = np.random.default_rng(0)
+    return backbone.encode_prompt(prompt, [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(2)])
+
+
+def batch_of(backbone, conditioning) -> Batch:
+    words = torch.zeros(1, 2, len(conditioning.picture_slots), dtype=torch.bool)
+    for person, tokens in enumerate(clothes_words(PROMPT, EXAMPLE, conditioning.picture_slots, backbone)):
+        words[0, person, list(tokens)] = True
+    clothes = torch.zeros(1, 2, 4, 6)
+    clothes[0, 0, 2:, :3] = clothes[0, 1, 2:, 3:] = 1.0
+    clothes[0, 0, 1] = 0.4  # too little to be supervised
+    x0 = torch.randn(1, *backbone.latent_shape(64, 96), generator=torch.Generator().manual_seed(0))
+    return Batch(conditioning, x0, clothes.amax(1), clothes, words)
+
+
+def look(backbone, batch, reference_weight=1.0) -> None:
+    x_t = batch.target.repeat_interleave(LEVELS, dim=0)
+    backbone.velocity(
+        backbone.prefill(batch.conditioning), x_t, torch.tensor([0.9, 0.4]), reference_weight=reference_weight
+    )
+
+
+def test_the_words_of_clothes_are_where_another_word_changes_the_embeddings(backbone):
+    """The text encoder is causal: nothing changes before the word that was exchanged."""
+    own = conditioning_of(backbone)
+    found = clothes_words(PROMPT, EXAMPLE, own.picture_slots, backbone)
+    for person, (word, other) in enumerate((("red", "blue"), ("blue", "red"))):
+        changed = conditioning_of(backbone, PROMPT.replace(word, other))
+        differs = (own.embeddings != changed.embeddings).any(-1)[0].nonzero()[0]
+        assert found[person][0] == int(differs)
+    assert clothes_words("two people", EXAMPLE, own.picture_slots, backbone) == ((), ())
+
+
+@pytest.mark.parametrize("reference_weight", [1.0, torch.tensor([1.0, 0.0])], ids=["all", "one without references"])
+def test_it_is_the_attention_of_the_stock_model(backbone, reference_weight):
+    blocks = backbone.transformer.transformer_blocks
+    conditioning = conditioning_of(backbone)
+    conditioning = conditioning.padded(len(conditioning.picture_slots) + 5, before_pictures=True)
+    batch = batch_of(backbone, conditioning)
+    seen = {}
+
+    class Recorder(QwenImage21AttnProcessor):
+        def __call__(self, attn, hidden_states, attention_mask=None, rotary_emb=None, layer_cache=None, **rest):
+            if rest.get("kv_cache_mode") == "cached":
+                query, key = (
+                    apply_rotary_emb_qwen(norm(layer(hidden_states).unflatten(-1, (attn.heads, -1))), rotary_emb, False)
+                    for layer, norm in ((attn.to_q, attn.norm_q), (attn.to_k, attn.norm_k))
+                )
+                seen["scores"] = torch.einsum(
+                    "bqd,bkd->bqk", query[:, :, HEAD], torch.cat([layer_cache.get()[0], key], 1)[:, :, HEAD]
+                )
+                seen["scores"] = seen["scores"] / query.shape[-1] ** 0.5 + (
+                    0 if attention_mask is None else attention_mask[:, 0]
+                )
+            return super().__call__(attn, hidden_states, attention_mask, rotary_emb, layer_cache, **rest)
+
+    watched = [number for number in BLOCKS if number < len(blocks)]
+    assert watched == [2]
+    blocks[2].attn.set_processor(Recorder())
+    look(backbone, batch, reference_weight)
+    attention = seen["scores"].softmax(-1)
+    expected = []
+    for row in range(LEVELS):
+        for person in range(2):
+            for token in (batch.clothes[0, person].flatten() > 0.5).nonzero().flatten().tolist():
+                words = batch.clothes_words[0, person].nonzero().flatten().tolist()
+                expected.append(-attention[row, token, words].sum().log())
+
+    speed_up_training(backbone.transformer, compiled=False)
+    term = ReadingTerm(backbone.transformer)
+    look(backbone, batch, reference_weight)
+    assert term(batch, LEVELS).item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-4)
+
+
+def test_learning_it_moves_attention_to_the_words(backbone):
+    transformer = backbone.transformer.requires_grad_(True)
+    speed_up_training(transformer, compiled=False)
+    term, batch = ReadingTerm(transformer), batch_of(backbone, conditioning_of(backbone))
+    optimizer = torch.optim.Adam(transformer.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(25):
+        look(backbone, batch)
+        loss = term(batch, LEVELS)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_prompts_that_name_no_clothes_cost_nothing(backbone):
+    term, batch = ReadingTerm(backbone.transformer), batch_of(backbone, conditioning_of(backbone))
+    look(backbone, batch)
+    assert term(batch, LEVELS) is not None
+    assert term(replace(batch, clothes_words=torch.zeros_like(batch.clothes_words)), LEVELS) is None
