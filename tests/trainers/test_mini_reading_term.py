@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -125,6 +126,7 @@ def test_learning_it_moves_attention_to_the_words(backbone):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    copy.deepcopy(transformer)  # as for its moving average: no graph hangs on it
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -132,4 +134,5 @@ def test_prompts_that_name_no_clothes_cost_nothing(backbone):
     term, batch = ReadingTerm(backbone.transformer), batch_of(backbone, conditioning_of(backbone))
     look(backbone, batch)
     assert term(batch, LEVELS) is not None
+    look(backbone, batch)
     assert term(replace(batch, clothes_words=torch.zeros_like(batch.clothes_words)), LEVELS) is None

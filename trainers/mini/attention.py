@@ -31,8 +31,7 @@ def speed_up_training(model: QwenImage21Transformer2DModel, *, compiled: bool) -
 class TrainingAttnProcessor:
     """What `QwenImage21AttnProcessor` computes, with the same arguments.
 
-    watched: keep what the target's last look was made of in `look`: query (B, T, heads, D), key (B, S, heads, D),
-    prefix first, both rotated, and the bias of the scores.
+    watched: keep what the target's last look was made of for `take_look`.
     """
 
     _attention_backend = None
@@ -40,7 +39,12 @@ class TrainingAttnProcessor:
 
     def __init__(self, *, watched: bool = False) -> None:
         self._watched = watched
-        self.look: tuple[Tensor, Tensor, Tensor | None] | None = None
+        self._look: tuple[Tensor, Tensor, Tensor | None] | None = None
+
+    def take_look(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Query (B, T, heads, D) and key (B, S, heads, D), prefix first, both rotated, and the bias of the scores."""
+        look, self._look = self._look, None
+        return look
 
     def __call__(
         self,
@@ -68,7 +72,7 @@ class TrainingAttnProcessor:
             cached_key, cached_value = layer_cache.get()
             key, value = torch.cat([cached_key, key], dim=1), torch.cat([cached_value, value], dim=1)
             if self._watched:
-                self.look = query, key, attention_mask
+                self._look = query, key, attention_mask
 
         if segments is None:
             attended = _attend(query, key, value, attention_mask)

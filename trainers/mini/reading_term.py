@@ -35,14 +35,15 @@ class ReadingTerm:
 
     def __call__(self, batch: Batch, levels: int) -> Tensor | None:
         """Of the velocity computed last, for `batch` at `levels` noise levels; None where no prompt names clothes."""
+        # Taken away, so that no step's graph stays alive, and the model can be copied.
+        looks = [processor.take_look() for processor in self._processors]
         shares = batch.clothes.flatten(2).repeat_interleave(levels, dim=0)
         words = batch.clothes_words.repeat_interleave(levels, dim=0)
         row, person, token = ((shares > COVERED) & words.any(-1, keepdim=True)).nonzero(as_tuple=True)
         if not len(row):
             return None
         losses = []
-        for processor in self._processors:
-            query, key, bias = processor.look
+        for query, key, bias in looks:
             scores = query[:, :, HEAD].float() @ key[:, :, HEAD].float().transpose(1, 2) * query.shape[-1] ** -0.5
             if bias is not None:
                 scores = scores + bias[:, 0].float()
