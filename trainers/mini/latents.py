@@ -6,6 +6,7 @@ Latents need the VAE alone, embeddings the frozen VLM; both equal what the bundl
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from core.backbones.protocol import Conditioning
 from core.backbones.qwen_image_21 import PICTURE_SLOT, QwenImage21Backbone
+from core.colours import COLOURS
 from core.prompts import Task, static_prompt
 from trainers.mini.captions import mentions
 from trainers.mini.data import Example, Shard, clothes_boxes, face_mask, to_tensor
@@ -116,21 +118,30 @@ def prompt_for(number: int, example: Example) -> str:
 def clothes_words(
     prompt: str, example: Example, picture_slots: Tensor, backbone: QwenImage21Backbone
 ) -> tuple[tuple[int, ...], ...]:
-    """For each person the tokens of a text-first conditioning, with `picture_slots` (S,), that name their clothes."""
+    """For each person the tokens of a text-first conditioning, with `picture_slots` (S,), that colour their clothes.
+
+    The colour words alone: an embedding of the words that follow says little of them.
+    """
     tokenizer = backbone.pipeline.processor.tokenizer
     tokens = tokenizer(prompt, return_offsets_mapping=True)
     behind = len(tokenizer(PICTURE_SLOT.partition("<|image_pad|>")[0].join((" ", "")))["input_ids"])
     first = int(picture_slots.int().argmax()) - behind - len(tokens["input_ids"])
-    worn = [attributes.get("clothes") for attributes in example.attributes]
-    spans = [[match.span() for match in mentions(prompt, clothes)] if clothes else [] for clothes in worn]
     return tuple(
         tuple(
             first + index
             for index, (begin, end) in enumerate(tokens["offset_mapping"])
-            if any(begin < to and at < end for at, to in said)
+            if any(begin < to and at < end for at, to in _colours(prompt, attributes.get("clothes")))
         )
-        for said in spans
+        for attributes in example.attributes
     )
+
+
+def _colours(prompt: str, clothes: str | None) -> list[tuple[int, int]]:
+    """Where colour words stand in the mentions of these clothes."""
+    if clothes is None:
+        return []
+    named = [colour.span() for colour in re.finditer(rf"\b({'|'.join(COLOURS)})\b", clothes)]
+    return [(match.start() + begin, match.start() + end) for match in mentions(prompt, clothes) for begin, end in named]
 
 
 def text_of(conditioning: Conditioning) -> Text:
