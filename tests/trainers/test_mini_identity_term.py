@@ -62,7 +62,9 @@ def test_everybody_in_a_group_is_compared(term, portraits):
     side_by_side = torch.cat([portraits[:2], portraits[1:]], dim=3)
     right_is_somebody_else = torch.cat([portraits[:2], portraits[[2, 0]]], dim=3)
     assert loss_of(term, side_by_side, side_by_side, 0.5).item() == pytest.approx(0, abs=1e-5)
-    assert 0.1 < loss_of(term, right_is_somebody_else, side_by_side, 0.5).item() < 0.6  # half of the faces are right
+    nobody = torch.cat([portraits[1:], portraits[[2, 0]]], dim=3)
+    half, whole = (loss_of(term, wrong, side_by_side, 0.5).item() for wrong in (right_is_somebody_else, nobody))
+    assert 0.1 < half < 0.75 * whole  # half of the faces are right
 
 
 def test_pictures_without_faces_cost_nothing(term):
