@@ -16,7 +16,7 @@ from trainers.mini.attention import speed_up_training
 from trainers.mini.data import Example
 from trainers.mini.feeding import Batch
 from trainers.mini.latents import clothes_words
-from trainers.mini.reading_term import BLOCKS, HEAD, ReadingTerm
+from trainers.mini.reading_term import BLOCKS, COLOURS, GAIN, HEAD, ReadingTerm, _pass_through, start_reading
 
 PROMPT = "the man with a red hat and the woman with blue glasses"
 EXAMPLE = Example(
@@ -128,6 +128,53 @@ def test_learning_it_moves_attention_to_the_words(backbone):
         optimizer.step()
     copy.deepcopy(transformer)  # as for its moving average: no graph hangs on it
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_heads_start_with_what_colours_look_like(backbone):
+    """Clothes show one pattern where the prompt says red, and its opposite where it says blue."""
+    transformer = backbone.transformer
+    pattern = torch.randn(16, 1, 1, generator=torch.Generator().manual_seed(5))
+    exchanged = PROMPT.replace("red hat", "blue hat").replace("blue glasses", "red glasses")
+    batches = []
+    for prompt, signs in ((PROMPT, (1, -1)), (exchanged, (-1, 1))):
+        conditioning = conditioning_of(backbone, prompt)
+        conditioning = conditioning.padded(len(conditioning.picture_slots) + 5, before_pictures=True)
+        batch = batch_of(backbone, conditioning)
+        x0 = sum(sign * pattern * batch.clothes[:, [person]] for person, sign in enumerate(signs))
+        batches.append(replace(batch, target=x0))
+    start_reading(backbone, batches)
+
+    channels, size = 16, transformer.config.attention_head_dim
+    for batch, signs in zip(batches, ((1, -1), (-1, 1)), strict=True):
+        values = backbone.prefill(batch.conditioning).values[BLOCKS[0]][0, :, HEAD, :channels]
+        for person, sign in enumerate(signs):
+            (word,) = batch.clothes_words[0, person].nonzero().flatten().tolist()
+            told = values[word] @ pattern.flatten() / pattern.square().sum()
+            assert sign * told > 0.1  # the rest is the price of saying nothing at other tokens
+    rows = torch.arange(transformer.inner_dim).view(-1, size)[HEAD, :channels]
+    off_the_velocity = (
+        transformer.proj_out.weight @ transformer.transformer_blocks[BLOCKS[0]].attn.to_out[0].weight[:, rows]
+    )
+    assert torch.allclose(off_the_velocity, -GAIN * torch.eye(channels), atol=1e-3)
+
+
+def test_colours_pass_the_text_projection_in_proportion(backbone):
+    """The units that pass them on are linear, though all others are not."""
+    projection = backbone.transformer.txt_in
+    generator = torch.Generator().manual_seed(2)
+    words, others = (torch.randn(count, 64, generator=generator) for count in (40, 200))
+    before = projection.in_layer.weight.clone()
+    _pass_through(projection, torch.randn(16, 64, generator=generator), words, others)
+    changed = (projection.in_layer.weight != before).any(1)
+    assert int(changed.sum()) == 2 * COLOURS
+
+    def passed(x):
+        return torch.nn.functional.gelu(x @ projection.in_layer.weight[changed].T, approximate="tanh") @ (
+            projection.out_layer.weight[:, changed].T
+        )
+
+    assert torch.allclose(passed(words[:20] + words[20:]), passed(words[:20]) + passed(words[20:]), atol=1e-4)
+    assert passed(words).norm(dim=1).mean() > 0.2 * projection(others).norm(dim=1).mean()
 
 
 def test_prompts_that_name_no_clothes_cost_nothing(backbone):

@@ -32,6 +32,8 @@ class Stage:
     """Extra weight of a token below a chin: only the prompt tells what somebody wears, so they teach to read it."""
     reading_weight: float = 0.0
     """Of the loss that makes clothes look at the words that name them, see `trainers.mini.reading_term`."""
+    start_reading: bool = False
+    """Begin with the least squares answer to what the words mean that clothes look at; once that is learned."""
     with_text: bool = True
     """False: prompts are blank, and the VLM need not be trained yet."""
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from core.backbones.qwen_image_21 import QwenImage21Backbone
 from trainers.mini.attention import TrainingAttnProcessor
 from trainers.mini.feeding import Batch
-from trainers.mini.models import HEAD_SIZE
 
 BLOCKS = (2, 3)
 """After some blocks in which words learn whom they are about, and early enough for others to work on what is read."""
@@ -27,9 +26,10 @@ HEAD = -1
 """Of each of them; the first heads are those that start looking at references."""
 COVERED = 0.5
 """Share of a token that clothes must cover."""
-GAIN = 0.4
-"""How strongly a head shows what it has read, as a share of clean latents in the target."""
+GAIN = 6.0
+"""How strongly a head shows what it has read: of 2 and 6, by the error that exchanged colours make at sigma 1."""
 COLOURS = 15
+"""How many numbers pass on what a word says of a colour: as many as there are colour words."""
 SHARE = 0.5
 """Size of what colours are told by in a word, relative to the rest of it."""
 RIDGE = 0.01
@@ -40,12 +40,10 @@ class ReadingTerm:
     """- log of the attention that clothes give to their words, mean over tokens and watched heads."""
 
     def __init__(self, transformer: QwenImage21Transformer2DModel) -> None:
-        blocks = transformer.transformer_blocks
         self._processors = []
-        for number in BLOCKS:
-            if number < len(blocks):
-                self._processors.append(TrainingAttnProcessor(watched=True))
-                blocks[number].attn.set_processor(self._processors[-1])
+        for block in _watched(transformer):
+            self._processors.append(TrainingAttnProcessor(watched=True))
+            block.attn.set_processor(self._processors[-1])
 
     def __call__(self, batch: Batch, levels: int) -> Tensor | None:
         """Of the velocity computed last, for `batch` at `levels` noise levels; None where no prompt names clothes."""
@@ -66,14 +64,19 @@ class ReadingTerm:
         return sum(losses) / len(losses)
 
 
+def _watched(transformer: QwenImage21Transformer2DModel) -> list[nn.Module]:
+    return [block for number, block in enumerate(transformer.transformer_blocks) if number in BLOCKS]
+
+
 @torch.no_grad()
 def start_reading(backbone: QwenImage21Backbone, batches: Sequence[Batch]) -> None:
     """Colours of clothes pass into the transformer, and the heads that read put them into the target.
 
     Both are least squares answers. The text projection gives some of its units to what its embeddings say of the mean
     latents of clothes: gelu(z) - gelu(-z) = z, so a pair of units is linear. Then the values of the heads become the
-    regression from colour words, as their block sees them, to those latents, and their output writes them where the last
-    layer takes them off the velocity, noise minus clean latents. Tokens that are no colours give nothing. What units and heads did before is lost.
+    regression from colour words, as their block sees them, to those latents, and their output goes where the last layer
+    takes it off the velocity, which is noise minus clean latents. Tokens that are no colours give nothing. What units
+    and heads did before is lost.
     """
     transformer = backbone.transformer
     colours = torch.cat([_clothes_latents(batch)[batch.clothes_words.any(-1)] for batch in batches])
@@ -83,8 +86,9 @@ def start_reading(backbone: QwenImage21Backbone, batches: Sequence[Batch]) -> No
     others = torch.cat([_other_words(rows, batch) for rows, batch in zip(embeddings, batches, strict=True)])
     _pass_through(transformer.txt_in, _regression(words, others, colours), words, others)
 
-    blocks = [transformer.transformer_blocks[number] for number in BLOCKS]
-    rows = torch.arange(transformer.inner_dim).view(len(blocks[0].attn.to_v.weight) // HEAD_SIZE, HEAD_SIZE)[HEAD]
+    blocks = _watched(transformer)
+    channels, size = transformer.config.in_channels, transformer.config.attention_head_dim
+    rows = torch.arange(transformer.inner_dim).view(-1, size)[HEAD, :channels]
     for block in blocks:
         words, others = _inputs(block.attn.to_v, backbone, batches)
         block.attn.to_v.weight[rows] = _regression(words, others, colours)

@@ -36,8 +36,11 @@ from trainers.mini.geometry import CENTRES, HEIGHT, LOWERED, MAX_REFERENCES, PAT
 from trainers.mini.identity_term import SCHEDULES, IdentityTerm
 from trainers.mini.latents import load_latents
 from trainers.mini.models import Offset, VlmSize, build_transformer, build_vlm, look_at_references
-from trainers.mini.reading_term import ReadingTerm
+from trainers.mini.reading_term import ReadingTerm, start_reading
 from trainers.runs import Run, learning_rate_factor, step_generator
+
+READ = 8
+"""Batches of each kind that `start_reading` learns from."""
 
 
 def main() -> None:
@@ -121,6 +124,10 @@ def train(
                 pipeline.vae.requires_grad_(False)
                 analyzer = FaceAnalyzer(default_pack(), threads=torch.get_num_threads())
                 identity = IdentityTerm(backbone, analyzer, estimates=stage.identity_estimates)
+            if stage.start_reading and step == first:
+                draws = step_generator(config.seed, step - 1)
+                start_reading(backbone, [feeder.draw(kind, stage.batch, draws) for kind in READ * stage.mix])
+                average = MovingAverage(model, config.average_decay)
             if stage.reading_weight > 0:
                 reading = ReadingTerm(model)
         generator = step_generator(config.seed, step)
