@@ -36,7 +36,7 @@ def make_shard(rng: np.random.Generator, examples: int) -> Shard:
                 boxes=((8.0, 8.0, 24.0, 24.0), (40.0, 8.0, 56.0, 24.0)),
                 scene="in a park",
                 prompt=f"The {names[left]} person from image 1 on the left. The {names[right]} person from image 2.",
-                attributes=({"hair": names[left]}, {"hair": names[right]}),
+                attributes=tuple({"hair": names[i], "clothes": f"{names[i]} person"} for i in (left, right)),
             )
         )
     return Shard(

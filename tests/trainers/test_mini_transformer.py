@@ -345,6 +345,24 @@ def test_fast_attention_computes_what_the_stock_blocks_compute(feeder, precision
     assert float((fast - stock).norm() / stock.norm()) < 5 * tolerance
 
 
+def test_a_stage_can_teach_to_read(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr("trainers.mini.reading_term.COVERED", 0.1)  # little is seen of clothes in these pictures
+    stage = Stage(name="words", steps=3, mix=("group-2",), batch=4, levels=2, start_reading=True, reading_weight=0.1)
+    settings = TransformerConfig(stages=(stage,), size=SMALL, warmup=1, evaluate_every=100, evaluated=2)
+    train(
+        settings,
+        pictures=parts / "shards",
+        vae=parts / "vae",
+        vlm=parts / "vlm",
+        out=tmp_path / "run",
+        device=torch.device("cpu"),
+    )
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    costs = [line["reading"] for line in lines if "loss" in line and "reading" in line]
+    assert costs
+    assert all(0 < cost < 20 for cost in costs)
+
+
 def test_a_run_can_go_on_from_the_weights_of_another(parts, tmp_path):
     first = run(parts, tmp_path / "first")
     second = run(parts, tmp_path / "second", learning_rate=1e-12, start_from=first)
