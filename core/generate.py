@@ -50,7 +50,7 @@ class GenerationRequest:
     schedule, strength: when identity is imposed, and how much of that schedule's effect is wanted, in [0, 1].
     negative_prompt, guidance: classifier-free guidance; 1 is none.
     identity_guidance: scale of guidance towards the portraits (core/injection.py); 1 is none.
-    identity_guidance, steps, height, width: None for the bundle's own.
+    guidance, identity_guidance, steps, height, width: None for the bundle's own.
     expected_order: portrait indices from left to right, where the prompt says so; lets swaps be counted.
     """
 
@@ -61,7 +61,7 @@ class GenerationRequest:
     schedule: IdentitySchedule = dataclasses.field(default_factory=IdentitySchedule.constant)
     strength: float = 1.0
     negative_prompt: str = ""
-    guidance: float = 1.0
+    guidance: float | None = None
     identity_guidance: float | None = None
     steps: int | None = None
     height: int | None = None
@@ -137,6 +137,7 @@ def generate(
     steps = card.steps if request.steps is None else request.steps
     height = card.height if request.height is None else request.height
     width = card.width if request.width is None else request.width
+    guidance = card.guidance if request.guidance is None else request.guidance
     identity_guidance = card.identity_guidance if request.identity_guidance is None else request.identity_guidance
     backbone.latent_shape(height, width)
 
@@ -150,7 +151,7 @@ def generate(
     # 3. Prompt and references, by VLM and VAE.
     with clock.stage("encode"):
         conditioning = _encode(bundle, request.prompt, people)
-        negative = _encode(bundle, request.negative_prompt, people) if request.guidance > 1 else None
+        negative = _encode(bundle, request.negative_prompt, people) if guidance > 1 else None
 
     # 4. Denoise.
     with clock.stage("sample"):
@@ -165,7 +166,7 @@ def generate(
             strength=request.strength,
             identity_guidance=identity_guidance,
             negative=negative,
-            guidance=request.guidance,
+            guidance=guidance,
             on_step=on_step,
             cancel=cancel,
         )
@@ -178,8 +179,14 @@ def generate(
     with clock.stage("measure"):
         reports = [_measure(picture, people, analyzer, request.expected_order) for picture in pictures]
 
-    made_with = {"identity_guidance": identity_guidance, "steps": steps, "height": height, "width": width}
-    settings = {**_settings(bundle, request), **made_with}
+    settings = {
+        **_settings(bundle, request),
+        "guidance": guidance,
+        "identity_guidance": identity_guidance,
+        "steps": steps,
+        "height": height,
+        "width": width,
+    }
     return [
         Candidate(
             picture=picture,
@@ -261,7 +268,6 @@ def _settings(bundle: Bundle, request: GenerationRequest) -> dict[str, Any]:
         "people": len(request.portraits),
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
-        "guidance": request.guidance,
         "schedule": str(request.schedule),
         "strength": request.strength,
     }
@@ -300,7 +306,7 @@ def _parser() -> argparse.ArgumentParser:
     prompt.add_argument("--prompt", help="the whole prompt, instead of the task's template")
     prompt.add_argument("--write-prompt", action="store_true", help="let the language model write it")
     parser.add_argument("--negative-prompt", default="")
-    parser.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance; 1 is none")
+    parser.add_argument("--guidance", type=float, help="towards the prompt, classifier-free; 1 is none")
     parser.add_argument("--identity-guidance", type=float, help="towards the portraits; 1 is none")
     parser.add_argument("--schedule", type=IdentitySchedule.parse, default=IdentitySchedule.constant())
     parser.add_argument("--strength", type=float, default=1.0, help="of the schedule's effect, 0 to 1")

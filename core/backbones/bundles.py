@@ -54,6 +54,7 @@ class BundleCard:
     download_gb, memory_gb: size of the download; weights in `dtype` plus work space for a picture of default
         size.
     steps, height, width: defaults of a generation; the sides in pixels.
+    guidance: default scale of classifier-free guidance towards the prompt; 1 is none.
     identity_guidance: default scale of guidance towards the references (core/injection.py); 1 is none.
     child_schedule: default identity schedule of the age task, as text; the paper's window suits models that draw
         children from the prompt alone, a small one may have to see the portraits earlier.
@@ -75,6 +76,7 @@ class BundleCard:
     steps: int
     height: int
     width: int
+    guidance: float = 1.0
     identity_guidance: float = 1.0
     child_schedule: str = "gate-0.3-0.6"
     reference_side: int
@@ -90,8 +92,9 @@ class BundleCard:
             raise ValueError(f"text_first is set, but the family {self.family} has one order only.")
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"dtype is {self.dtype!r}; choose float32, bfloat16 or float16.")
-        if self.identity_guidance < 1:
-            raise ValueError(f"identity_guidance is {self.identity_guidance!r}, but must be at least 1.")
+        for field in ("guidance", "identity_guidance"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} is {getattr(self, field)!r}, but must be at least 1.")
         IdentitySchedule.parse(self.child_schedule)
         for field in ("steps", "height", "width", "reference_side", "max_references"):
             if getattr(self, field) < 1:

@@ -70,6 +70,7 @@ class ModelDefaults:
     """age_timing: timing of the age task. sizes: "width × height" in pixels, the bundle's own first."""
 
     steps: int = 20
+    guidance: float = 1.0
     identity_guidance: float = 1.0
     age_timing: Mapping[str, Any] = field(default_factory=lambda: AGE_PRESET)
     sizes: tuple[str, ...] = ("256 × 256",)
@@ -97,7 +98,7 @@ def build(studio: Studio) -> SettingsPanel:
             value=defaults.identity_guidance,
             step=0.5,
             label="Identity guidance",
-            info="Above 1 the portraits weigh more, at twice the time.",
+            info="Above 1 the portraits weigh more, for more time.",
             elem_id="identity-guidance",
         )
         adapter = _adapter_dropdown(studio, "Adapter", "The model as it is, or as picks have trained it.", "adapter")
@@ -132,10 +133,10 @@ def build(studio: Studio) -> SettingsPanel:
             guidance = gr.Slider(
                 1,
                 LARGEST_GUIDANCE,
-                value=1,
+                value=defaults.guidance,
                 step=0.5,
                 label="Prompt guidance",
-                info="Above 1 the text weighs more, at twice the time.",
+                info="Above 1 the text weighs more, for more time.",
             )
     with gr.Row(elem_id="generate-row"):
         generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
@@ -264,4 +265,4 @@ def _model_defaults(bundle: str, max_side: int) -> ModelDefaults:
     )
     sizes = tuple(sizes) or (f"{card.width} × {card.height}",)
     age_timing = timing_of(IdentitySchedule.parse(card.child_schedule), strength=1)
-    return ModelDefaults(card.steps, card.identity_guidance, age_timing, sizes)
+    return ModelDefaults(card.steps, card.guidance, card.identity_guidance, age_timing, sizes)

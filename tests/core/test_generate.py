@@ -201,6 +201,19 @@ def test_requests_out_of_range_are_refused(bundle, changes, message):
         dataclasses.replace(REQUEST, task="adult")
 
 
+def test_what_is_not_asked_for_is_the_bundles_own(bundle):
+    card = dataclasses.replace(bundle.card, guidance=2.0, identity_guidance=3.0)
+    bundle = dataclasses.replace(bundle, card=card)
+    own = generate(bundle, REQUEST)[0]
+    assert (own.settings["guidance"], own.settings["identity_guidance"]) == (2.0, 3.0)
+    asked = generate(bundle, dataclasses.replace(REQUEST, guidance=2.0, identity_guidance=3.0))[0]
+    without = generate(bundle, dataclasses.replace(REQUEST, guidance=1.0))[0]
+    assert np.array_equal(own.picture, asked.picture)
+    assert not np.array_equal(own.picture, without.picture)
+    with pytest.raises(ValueError, match=r"guidance is 0\.5"):
+        dataclasses.replace(bundle.card, guidance=0.5)
+
+
 def test_cancel_reaches_the_loop(bundle):
     steps: list[int] = []
     with pytest.raises(Cancelled):

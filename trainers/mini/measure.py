@@ -123,6 +123,7 @@ def generate_one(bundle: Bundle, held: Held, seed: int) -> np.ndarray:
     """(H, W, 3) uint8 at the bundle's defaults, from the example's references and its true caption."""
     height, width = held.example.size
     conditioning = bundle.backbone.encode_prompt(held.example.prompt, held.references)
+    guided = bundle.card.guidance > 1
     latents = sample(
         bundle.backbone,
         conditioning,
@@ -131,6 +132,8 @@ def generate_one(bundle: Bundle, held: Held, seed: int) -> np.ndarray:
         width=width,
         steps=bundle.card.steps,
         identity_guidance=bundle.card.identity_guidance,
+        negative=bundle.backbone.encode_prompt("", held.references) if guided else None,
+        guidance=bundle.card.guidance,
     )
     return to_uint8(bundle.backbone.decode(latents))[0]
 
