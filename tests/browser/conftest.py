@@ -75,8 +75,8 @@ def running(folder: Path, *options: str) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     places = {"--data": data, "--bundle": bundle, "--face-pack": pack, "--port": port, "--device": "cpu"}
-    # A run of a thousand steps is still going on when a busy machine gets to the click on Cancel.
-    command = [sys.executable, "app.py", "--no-worker", "--max-steps", "1000"]
+    # A run of 64 candidates and a thousand steps still goes on when a busy machine gets to the click on Cancel.
+    command = [sys.executable, "app.py", "--no-worker", "--max-steps", "1000", "--max-candidates", "64"]
     command += [str(part) for place in places.items() for part in place] + list(options)
     server = Server(f"http://127.0.0.1:{port}", store, command, folder / "log")
     try:

@@ -133,7 +133,7 @@ def test_a_run_is_cancelled_and_the_next_one_comes_to_its_end(visit, server, tmp
     upload(page, portrait(tmp_path, "Ada.png"))
     page.get_by_text("Sampling", exact=True).click()
     steps, candidates = (page.locator(f"#{name} input[type=number]") for name in ("steps", "candidates"))
-    for field, longest in ((steps, "1000"), (candidates, "8")):
+    for field, longest in ((steps, "1000"), (candidates, "64")):
         field.fill(longest)
         field.press("Enter")
     page.locator("#generate").click()
