@@ -22,6 +22,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "pink": (238, 150, 178),
 }
 """Colour words of garments and what they mean in sRGB, 0..255."""
+ANY_COLOUR = "|".join(sorted(COLOURS, key=len, reverse=True))
+"""Regular expression of the words, longer ones first: "light blue" is not "blue"."""
 
 
 def lab(colour: np.ndarray | tuple[int, int, int]) -> np.ndarray:

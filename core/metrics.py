@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from core.clip import ClipScorer
-from core.colours import COLOURS, lab
+from core.colours import ANY_COLOUR, COLOURS, lab
 from core.identity import FaceReport
 from core.prompt_ambiguity import clothing_words, words_about
 
@@ -116,7 +116,6 @@ def colours_said(prompt: str, people: int) -> list[str | None]:
 @cache
 def _coloured_garment() -> re.Pattern[str]:
     """A colour, at most two words that are no colours, and a garment: "navy knitted sweater"."""
-    colours = "|".join(sorted(COLOURS, key=len, reverse=True))
     garments = "|".join(re.escape(word) for word in sorted(clothing_words(), key=len, reverse=True))
-    between = rf"(?:[\s-]+(?!(?:{colours}|and|over)\b)[\w-]+){{0,2}}?"
-    return re.compile(rf"(?<!\band )\b({colours})\b{between}[\s-]+(?:{garments})(?:s|es)?\b", re.IGNORECASE)
+    between = rf"(?:[\s-]+(?!(?:{ANY_COLOUR}|and|over)\b)[\w-]+){{0,2}}?"
+    return re.compile(rf"(?<!\band )\b({ANY_COLOUR})\b{between}[\s-]+(?:{garments})(?:s|es)?\b", re.IGNORECASE)

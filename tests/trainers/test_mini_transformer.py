@@ -348,7 +348,8 @@ def test_fast_attention_computes_what_the_stock_blocks_compute(feeder, precision
 def test_a_stage_can_teach_to_read(parts, tmp_path, monkeypatch):
     monkeypatch.setattr("trainers.mini.reading_term.COVERED", 0.1)  # little is seen of clothes in these pictures
     stage = Stage(name="words", steps=3, mix=("group-2",), batch=4, levels=2, start_reading=True, reading_weight=0.1)
-    settings = TransformerConfig(stages=(stage,), size=SMALL, warmup=1, evaluate_every=100, evaluated=2)
+    after = Stage(name="after", steps=1, mix=("group-2",), batch=2, levels=2)
+    settings = TransformerConfig(stages=(stage, after), size=SMALL, warmup=1, evaluate_every=100, evaluated=2)
     train(
         settings,
         pictures=parts / "shards",

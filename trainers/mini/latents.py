@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from core.backbones.protocol import Conditioning
 from core.backbones.qwen_image_21 import PICTURE_SLOT, QwenImage21Backbone
-from core.colours import COLOURS
+from core.colours import ANY_COLOUR
 from core.prompts import Task, static_prompt
 from trainers.mini.captions import mentions
 from trainers.mini.data import Example, Shard, clothes_boxes, face_mask, to_tensor
@@ -140,7 +140,7 @@ def _colours(prompt: str, clothes: str | None) -> list[tuple[int, int]]:
     """Where colour words stand in the mentions of these clothes."""
     if clothes is None:
         return []
-    named = [colour.span() for colour in re.finditer(rf"\b({'|'.join(COLOURS)})\b", clothes)]
+    named = [colour.span() for colour in re.finditer(rf"\b({ANY_COLOUR})\b", clothes)]
     return [(match.start() + begin, match.start() + end) for match in mentions(prompt, clothes) for begin, end in named]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from core.colours import COLOURS, lab
+from core.colours import ANY_COLOUR, lab
 from core.metrics import clothing_colour
 from trainers.mini.data import Box, Example, Shard
 from trainers.people.places import PLACES
@@ -78,9 +78,7 @@ def place_said(words: str) -> str | None:
 
 def colours_worn(example: Example) -> list[str | None]:
     """For each person the colour of their clothes; None for more than one."""
-    names = sorted(COLOURS, key=len, reverse=True)
-    pattern = re.compile(rf"\b({'|'.join(names)})\b")
-    said = (pattern.findall(attributes.get("clothes", "")) for attributes in example.attributes)
+    said = (re.findall(rf"\b({ANY_COLOUR})\b", attributes.get("clothes", "")) for attributes in example.attributes)
     return [colours[0] if len(colours) == 1 else None for colours in said]
 
 

@@ -40,15 +40,14 @@ class ReadingTerm:
     """- log of the attention that clothes give to their words, mean over tokens and watched heads."""
 
     def __init__(self, transformer: QwenImage21Transformer2DModel) -> None:
-        self._processors = []
-        for block in _watched(transformer):
-            self._processors.append(TrainingAttnProcessor(watched=True))
-            block.attn.set_processor(self._processors[-1])
+        self._attentions = [block.attn for block in _watched(transformer)]
+        for attention in self._attentions:
+            attention.set_processor(TrainingAttnProcessor(watched=True))
 
     def __call__(self, batch: Batch, levels: int) -> Tensor | None:
         """Of the velocity computed last, for `batch` at `levels` noise levels; None where no prompt names clothes."""
         # Taken away, so that no step's graph stays alive, and the model can be copied.
-        looks = [processor.take_look() for processor in self._processors]
+        looks = [attention.processor.take_look() for attention in self._attentions]
         shares = batch.clothes.flatten(2).repeat_interleave(levels, dim=0)
         words = batch.clothes_words.repeat_interleave(levels, dim=0)
         row, person, token = ((shares > COVERED) & words.any(-1, keepdim=True)).nonzero(as_tuple=True)
@@ -62,6 +61,11 @@ class ReadingTerm:
             chances = scores.log_softmax(-1)[row, token, : words.shape[-1]]
             losses.append(-chances.masked_fill(~words[row, person], -float("inf")).logsumexp(-1).mean())
         return sum(losses) / len(losses)
+
+    def stop(self) -> None:
+        """Watch no longer: looks that nobody takes would keep their graphs."""
+        for attention in self._attentions:
+            attention.set_processor(TrainingAttnProcessor())
 
 
 def _watched(transformer: QwenImage21Transformer2DModel) -> list[nn.Module]:
@@ -105,7 +109,7 @@ def _pass_through(projection: nn.Module, told: Tensor, words: Tensor, others: Te
     _, strengths, directions = torch.linalg.svd(told, full_matrices=False)
     directions = strengths[:COLOURS, None] * directions[:COLOURS]
     directions = directions / (words @ directions.T).std(0).norm()
-    into, _ = torch.linalg.qr(torch.randn(projection.out_layer.out_features, COLOURS))
+    into, _ = torch.linalg.qr(torch.randn(projection.out_layer.out_features, COLOURS, device=words.device))
     into = SHARE * hidden * into
     for sign, chosen in zip((1, -1), units, strict=True):
         projection.in_layer.weight[chosen] = sign * directions

@@ -105,10 +105,12 @@ def train(
 
     # 2. train, stage by stage
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="transformer", unit="step")
-    data = held_out = feeder = None
+    data = held_out = feeder = reading = None
     for step in bar:
         first, stage = config.stage_at(step)
         if data is None or step == first:
+            if reading is not None:
+                reading.stop()
             identity = reading = None
             # a stage takes every shard finished when it begins, and a resumed run the same ones again
             if step == first or shards is None:
@@ -126,7 +128,8 @@ def train(
                 identity = IdentityTerm(backbone, analyzer, estimates=stage.identity_estimates)
             if stage.start_reading and step == first:
                 draws = step_generator(config.seed, step - 1)
-                start_reading(backbone, [feeder.draw(kind, stage.batch, draws) for kind in READ * stage.mix])
+                known = [feeder.draw(kind, stage.batch, draws).to(device) for kind in READ * stage.mix]
+                start_reading(backbone, known)
                 average = MovingAverage(model, config.average_decay)
             if stage.reading_weight > 0:
                 reading = ReadingTerm(model)
