@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     max_portraits: int = Field(6, ge=1, le=10, description="most people in one picture")
     max_candidates: int = Field(8, ge=1, le=64, description="most candidates of one generation")
     max_side: int = Field(2048, ge=64, description="longest side of a generated picture, in pixels")
-    max_steps: int = Field(100, ge=1, le=1000, description="most denoising steps")
+    max_steps: int = Field(100, ge=1, description="most denoising steps")
     queue_length: int = Field(32, ge=1, description="most generations that may wait")
 
     # Training

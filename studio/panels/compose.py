@@ -231,14 +231,20 @@ def _new_generations(
 
 def _watch(page: ComposePage, studio: Studio, draft: Draft) -> Iterator[dict[Any, Any]]:
     """Values of the watched components until the run has ended: progress and previews, then the pictures."""
-    last = None
+    last, pictures = None, None
     while True:
         progress = [studio.jobs.progress(generation_id) for generation_id in draft.generations]
         if all(one.ended for one in progress):
             break
-        now = [(one.state, one.waiting, one.step, len(one.previews)) for one in progress]
+        now = [(one.state, one.waiting, one.step) for one in progress]
         if now != last:
-            yield {**results.forming(page.results, progress), **_buttons(page, running=True)}
+            values = {**results.forming(page.results, progress), **_buttons(page, running=True)}
+            # Previews change less often than the line above them, and are a thousand times its size.
+            latest = results.previews(progress)
+            if latest is not pictures:
+                values |= results.forming_pictures(page.results, latest)
+            yield values
+            pictures = latest
         last = now
         time.sleep(SECONDS_BETWEEN_LOOKS)
     yield {**results.finished(page.results, studio, draft, progress), **_buttons(page, running=False)}

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from core.images import PictureError
 from studio.adapter_choice import adapter_name
@@ -130,18 +131,13 @@ def wire(panel: ResultsPanel, studio: Studio, draft: gr.BrowserState) -> None:
 
 
 def forming(panel: ResultsPanel, progress: Sequence[Progress]) -> dict[Any, Any]:
-    """Values while a run goes on; `progress` of its one or two generations."""
-    running = next(one for one in progress if not one.ended)
+    """Values while a run goes on, without the pictures; `progress` of its one or two generations."""
+    running = _running(progress)
     sides = len(progress) > 1
-    cards = [
-        {"url": data_url(picture), "label": "forming …", "below": "", "forming": True}
-        for picture in ([] if sides else running.previews)
-    ]
     side = f"{'AB'[list(progress).index(running)]}: " if sides else ""
     nothing = gr.update(visible=False)
     return {
         panel.status: progress_html(running, side) + (FORMING_SIDES if sides else ""),
-        panel.cards: {"cards": cards, "chosen": None},
         panel.pair: (),
         panel.hidden: nothing,
         panel.tools: nothing,
@@ -149,6 +145,21 @@ def forming(panel: ResultsPanel, progress: Sequence[Progress]) -> dict[Any, Any]
         panel.matrix: "",
         panel.details: "",
     }
+
+
+def previews(progress: Sequence[Progress]) -> Sequence[np.ndarray]:
+    """The pictures as they form, none while A and B do: which is which would be seen."""
+    return _running(progress).previews if len(progress) == 1 else ()
+
+
+def forming_pictures(panel: ResultsPanel, pictures: Sequence[np.ndarray]) -> dict[Any, Any]:
+    """Values that show previews."""
+    cards = [{"url": data_url(picture), "label": "forming …", "below": "", "forming": True} for picture in pictures]
+    return {panel.cards: {"cards": cards, "chosen": None}}
+
+
+def _running(progress: Sequence[Progress]) -> Progress:
+    return next(one for one in progress if not one.ended)
 
 
 def finished(panel: ResultsPanel, studio: Studio, draft: Draft, progress: Sequence[Progress]) -> dict[Any, Any]:

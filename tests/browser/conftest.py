@@ -36,6 +36,8 @@ ARGUMENTS = [
 PATIENCE_MS = 120_000
 """A busy machine is not a broken page."""
 
+LONG_RUN_STEPS = 100_000
+
 
 @dataclass(eq=False)
 class Server:
@@ -75,8 +77,8 @@ def running(folder: Path, *options: str) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     places = {"--data": data, "--bundle": bundle, "--face-pack": pack, "--port": port, "--device": "cpu"}
-    # A run of 64 candidates and a thousand steps still goes on when a busy machine gets to the click on Cancel.
-    command = [sys.executable, "app.py", "--no-worker", "--max-steps", "1000", "--max-candidates", "64"]
+    # A run of so many steps takes longer than any wait here, however late a busy machine gets to a click on Cancel.
+    command = [sys.executable, "app.py", "--no-worker", "--max-steps", str(LONG_RUN_STEPS)]
     command += [str(part) for place in places.items() for part in place] + list(options)
     server = Server(f"http://127.0.0.1:{port}", store, command, folder / "log")
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.browser.acts import HOSTILE, generate, portrait, redrawn, slide, upload
+from tests.browser.conftest import LONG_RUN_STEPS
 
 pytestmark = pytest.mark.browser
 
@@ -132,17 +133,16 @@ def test_a_run_is_cancelled_and_the_next_one_comes_to_its_end(visit, server, tmp
     page = visit()
     upload(page, portrait(tmp_path, "Ada.png"))
     page.get_by_text("Sampling", exact=True).click()
-    steps, candidates = (page.locator(f"#{name} input[type=number]") for name in ("steps", "candidates"))
-    for field, longest in ((steps, "1000"), (candidates, "64")):
-        field.fill(longest)
-        field.press("Enter")
+    steps = page.locator("#steps input[type=number]")
+    steps.fill(str(LONG_RUN_STEPS))
+    steps.press("Enter")
     page.locator("#generate").click()
+    page.locator("#pictures .forming").first.wait_for()
     page.locator("#cancel").click()
     page.locator("#status", has_text="Cancelled").wait_for()
     page.locator("#generate").wait_for()
-    for field, shortest in ((steps, "2"), (candidates, "2")):
-        field.fill(shortest)
-        field.press("Enter")
+    steps.fill("2")
+    steps.press("Enter")
     generate(page)
     page.reload()
     page.locator("#pictures img.zoomable").first.wait_for()
