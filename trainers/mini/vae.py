@@ -4,9 +4,11 @@ tokens.
 The encoder stays the PCA: latents are linear, whitened, and final within a minute, so that the transformer
 can be trained on them while the decoder still learns. The decoder starts as the PCA's inverse and is trained
 on noisy latents, as a transformer will hand them over; its convolutions and its attention see the
-neighbouring tokens, which removes the seams a patch-wise decoder shows.
+neighbouring tokens, which removes the seams a patch-wise decoder shows. Once there is a transformer, the decoder
+learns on from `--drafts`, latents with that transformer's own faults, with a loss on the likeness of faces beside the
+pixels'.
 
-    python -m trainers.mini.vae --pictures DIR --out DIR [--config FILE]
+    python -m trainers.mini.vae --pictures DIR --out DIR [--config FILE] [--start VAE --drafts DIR]
 """
 
 from __future__ import annotations
@@ -26,10 +28,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core.backbones.qwen_family import vae_denormalise, vae_encode
+from core.faces import FaceAnalyzer, default_pack
 from trainers.config import load_config
 from trainers.mini.averaging import MovingAverage, fast_precision
 from trainers.mini.data import Pictures, save_grid
+from trainers.mini.drafts import Drafts
 from trainers.mini.geometry import PATCH
+from trainers.mini.identity_term import FaceLikeness
 from trainers.mini.models import LATENT_CHANNELS, VaeSize, build_vae
 from trainers.runs import Run, learning_rate_factor, step_generator
 
@@ -58,6 +63,10 @@ class VaeConfig:
     std_power: float = 0.5
     """Normalised latents keep this power of the PCA's standard deviations, so that what matters more is
     larger."""
+    draft_share: float = 0.0
+    """Share of the steps that decode drafts (trainers/mini/drafts.py) instead of noisy true latents."""
+    identity_weight: float = 0.0
+    """Weight of the likeness of faces to the true ones in such a step (trainers/mini/identity_term.py)."""
     checkpoint_minutes: float = 3.0
     picture_every: int = 250
 
@@ -68,21 +77,38 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="run folder; continued if it holds a checkpoint")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs" / "vae.toml")
     parser.add_argument("--start", type=Path, help="VAE to go on from; its encoder, and so all latents, stay the same")
+    parser.add_argument("--drafts", type=Path, help="folder written by trainers.mini.drafts, for `draft_share`")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     config = load_config(arguments.config, VaeConfig)
-    train(config, arguments.pictures, arguments.out, torch.device(arguments.device), arguments.start)
+    if config.draft_share and arguments.drafts is None:
+        parser.error("draft_share needs --drafts; make some with `python -m trainers.mini.drafts`")
+    device = torch.device(arguments.device)
+    train(config, arguments.pictures, arguments.out, device, arguments.start, arguments.drafts)
 
 
 def train(
-    config: VaeConfig, pictures_folder: Path, out: Path, device: torch.device, start_vae: Path | None = None
+    config: VaeConfig,
+    pictures_folder: Path,
+    out: Path,
+    device: torch.device,
+    start_vae: Path | None = None,
+    drafts_folder: Path | None = None,
 ) -> Path:
-    """Train to `config.steps`; returns the folder of the finished VAE. `start_vae` replaces the PCA start."""
+    """Train to `config.steps`; returns the folder of the finished VAE.
+
+    `start_vae` replaces the PCA start; `drafts_folder` is read where `config.draft_share` is above 0.
+    """
     run = Run(out, config, checkpoint_minutes=config.checkpoint_minutes)
     pictures = Pictures.load(pictures_folder, "train")
     held_out = Pictures.load(pictures_folder, "held_out")
+    drafts = held_out_drafts = likeness = None
+    if config.draft_share:
+        drafts = Drafts.load(drafts_folder, pictures_folder, "train")
+        held_out_drafts = Drafts.load(drafts_folder, pictures_folder, "held_out")
+        likeness = FaceLikeness(FaceAnalyzer(default_pack(), threads=torch.get_num_threads()), device)
 
     # 1. start from the PCA, or from the last checkpoint
     state = run.load(device)
@@ -117,19 +143,29 @@ def train(
         )
         for group in optimizer.param_groups:
             group["lr"] = rate
-        target, faces = pictures.batch(config.batch, generator, device)
-        x0 = encode(vae, target)
-        noise = torch.randn(x0.shape, generator=generator).to(device)
-        strength = config.latent_noise * torch.rand(len(x0), 1, 1, 1, generator=generator).to(device)
+        drafted = drafts is not None and float(torch.rand(1, generator=generator)) < config.draft_share
+        if drafted:
+            latents, target, faces = drafts.batch(config.batch, generator, device)
+        else:
+            target, faces = pictures.batch(config.batch, generator, device)
+            x0 = encode(vae, target)
+            noise = torch.randn(x0.shape, generator=generator).to(device)
+            strength = config.latent_noise * torch.rand(len(x0), 1, 1, 1, generator=generator).to(device)
+            latents = x0 + strength * noise
         with fast_precision(device):
-            decoded = decode(vae, x0 + strength * noise)
-        loss = reconstruction_loss(decoded.float(), target, faces, config)
+            decoded = decode(vae, latents).float()
+        loss = reconstruction_loss(decoded, target, faces, config)
+        parts = {"draft_loss" if drafted else "loss": loss.item()}
+        if drafted and config.identity_weight:
+            unlike = likeness(decoded, target)
+            loss = loss + config.identity_weight * unlike
+            parts["unlike"] = unlike.item()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(decoder.parameters(), config.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update(vae, step)
-        run.log(step + 1, loss=loss.item(), gradient_norm=norm.item(), learning_rate=rate)
+        run.log(step + 1, **parts, gradient_norm=norm.item(), learning_rate=rate)
         bar.set_postfix(loss=f"{loss.item():.4f}")
 
         # 3. show and keep
@@ -137,6 +173,9 @@ def train(
         if done or (step + 1) % config.picture_every == 0:
             averaged = average.model(vae)
             run.log(step + 1, **evaluate(averaged, held_out, out / f"held_out_{step + 1:06d}.png"))
+            if drafts is not None:
+                sheet = out / f"drafts_{step + 1:06d}.png"
+                run.log(step + 1, **evaluate_drafts(averaged, held_out_drafts, likeness, sheet))
         if done or run.save_is_due():
             run.save(
                 {
@@ -288,6 +327,22 @@ def evaluate(vae: AutoencoderKLQwenImage21, held_out: Pictures, sheet: Path) -> 
         "noisy_psnr": psnr(noisy, target),
         "seam_ratio": seam_ratio(decoded, target),
         "noisy_seam_ratio": seam_ratio(noisy, target),
+    }
+
+
+@torch.inference_mode()
+def evaluate_drafts(
+    vae: AutoencoderKLQwenImage21, held_out: Drafts, likeness: FaceLikeness, sheet: Path
+) -> dict[str, float]:
+    """The same of drafts, and 1 - cosine of their faces to the true ones."""
+    latents, target, faces = held_out.batch(24, step_generator(0, 0), next(vae.parameters()).device)
+    decoded = decode(vae, latents)
+    save_grid(sheet, [[*target[:6]], [*decoded[:6]]])
+    return {
+        "draft_psnr": psnr(decoded, target),
+        "draft_face_psnr": psnr(decoded, target, faces),
+        "draft_seam_ratio": seam_ratio(decoded, target),
+        "draft_unlike": float(likeness(decoded, target)),
     }
 
 
