@@ -2,8 +2,10 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from transformers import Qwen3VLForConditionalGeneration
@@ -13,7 +15,7 @@ from core.prompts import PromptWriter, Writing, writer_adapter
 from tests.trainers.mini_shards import COLOURS, write_shards
 from trainers.mini.assemble import assemble, load_vlm
 from trainers.mini.averaging import MovingAverage
-from trainers.mini.captions import load_captions
+from trainers.mini.captions import caption_of, load_captions
 from trainers.mini.data import Example, Shard, shard_paths
 from trainers.mini.models import (
     TransformerSize,
@@ -74,6 +76,14 @@ def test_words_that_only_the_portraits_tell_can_weigh_more(shards, processor):
     share = sum(lesson.seen) / len(lesson.seen)
     rest = (plain - share * only) / (1 - share)
     assert heavy == pytest.approx((5 * share * only + (1 - share) * rest) / (5 * share + 1 - share), rel=1e-4)
+
+
+@pytest.mark.parametrize(("scene", "told"), [("park, golden sunset light", "warmeveningsun"), ("park", "")])
+def test_the_light_weighs_like_them_where_it_was_asked_for(processor, scene, told):
+    one = replace(example({}), scene=scene, prompt="The man in image 1 is in a park, in warm evening sun.")
+    lesson = caption_of(one, np.zeros((1, 32, 32, 3), np.uint8), processor)
+    seen = processor.tokenizer.decode([t for t, s in zip(lesson.answer, lesson.seen, strict=True) if s])
+    assert "".join(seen.split()) == told
 
 
 def test_the_vision_tower_learns_the_words_of_portraits(shards, processor):
@@ -169,8 +179,24 @@ def test_scores_count_what_is_said_of_each_person():
     truth = example({"hair": "long black hair", "glasses": "round glasses"}, {"hair": "short red hair"})
     right = "The woman from image 1 with long black hair and round glasses. The man from image 2 has short red hair."
     leaked = "The woman from image 1 with short red hair. The man from image 2 has short red hair and round glasses."
-    assert attribute_scores(right, truth) == {"hair": (2, 2), "glasses": (1, 1), "leakage": (0, 2)}
-    assert attribute_scores(leaked, truth) == {"hair": (1, 2), "glasses": (0, 1), "leakage": (1, 2)}
+    assert attribute_scores(right, truth) == {
+        "hair": (2, 2), "glasses": (1, 1), "no glasses": (1, 1), "leakage": (0, 2)
+    }  # fmt: skip
+    assert attribute_scores(leaked, truth) == {
+        "hair": (1, 2), "glasses": (0, 1), "no glasses": (0, 1), "leakage": (1, 2)
+    }  # fmt: skip
+
+
+def test_scores_say_whether_place_and_light_are_those_that_were_asked_for():
+    asked = replace(example({"hair": "red hair"}), scene="us on a city street, warm evening sun")
+    kept, lost = (
+        attribute_scores(f"The man in image 1 has red hair. Taken {scene}.", asked)
+        for scene in ("on a city street, in golden sunset light", "in a park, in overcast daylight")
+    )
+    assert (kept["place"], kept["light"]) == ((1, 1), (1, 1))
+    assert (lost["place"], lost["light"]) == ((0, 1), (0, 1))
+    nothing_asked = attribute_scores("The man in image 1 stands in a park.", replace(asked, scene="together"))
+    assert not {"place", "light"} & set(nothing_asked)
 
 
 def test_parts_of_a_prompt_go_to_the_image_they_name():

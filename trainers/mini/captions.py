@@ -12,14 +12,16 @@ import numpy as np
 from core.backbones.processors import PictureQwen3VLProcessor
 from core.prompts import Task, static_prompt, writer_instruction
 from trainers.mini.data import Example, Shard, shard_paths
+from trainers.mini.obedience import light_said
 from trainers.mini.vision import SEEN_IN_PORTRAITS
+from trainers.people.daylight import LIGHTS
 
 
 @dataclass(frozen=True)
 class Caption:
     """One lesson: portraits (n, side, side, 3) uint8, tokens of instruction and prompt, attributes for measuring.
 
-    seen: for every token of the answer, whether it belongs to something only the portraits tell.
+    seen: for every token of the answer, whether only the portraits tell it, or the light that was asked for.
     """
 
     portraits: np.ndarray
@@ -68,6 +70,8 @@ def caption_of(example: Example, portraits: np.ndarray, processor: PictureQwen3V
         if name in attributes
         for match in mentions(example.prompt, attributes[name])
     ]
+    if (light := light_said(example.scene)) is not None:
+        told += [match.span() for words in LIGHTS[light].words for match in mentions(example.prompt, words)]
     seen = [any(begin < to and at < stop for at, to in told) for begin, stop in answer["offset_mapping"]]
     return Caption(
         portraits=portraits,

@@ -220,7 +220,7 @@ def _group(
         shown
         if same
         else [
-            int(rng.choice(rows[(cutouts.people[rows] == person) & ~shows_child & (rows != target)]))
+            _reference(cutouts, rows[(cutouts.people[rows] == person) & ~shows_child & (rows != target)], target, rng)
             for person, target in zip(chosen, shown, strict=True)
         ]
     )
@@ -257,6 +257,13 @@ def _group(
         prompt=rich_caption(facts, record.seed).text,
         attributes=tuple({name: value for name, value in asdict(person).items() if value} for person in facts.people),
     )
+
+
+def _reference(cutouts: Cutouts, others: np.ndarray, target: int, rng: np.random.Generator) -> int:
+    """One of the person's `others` rows, with glasses like the target's where there is one: a caption says them, and
+    whoever writes it has seen the portrait alone."""
+    alike = [row for row in others if cutouts.looks[row].glasses == cutouts.looks[target].glasses]
+    return int(rng.choice(alike or others))
 
 
 def place(picture: np.ndarray, rgba: np.ndarray, landmarks: np.ndarray, middle: np.ndarray) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from core.colours import ANY_COLOUR, lab
 from core.metrics import clothing_colour
 from trainers.mini.data import Box, Example, Shard
+from trainers.people.daylight import LIGHTS
 from trainers.people.places import PLACES
 
 COLUMNS, ROWS = 16, 10
@@ -74,6 +75,11 @@ def place_said(words: str) -> str | None:
             if re.search(re.sub(r"\\\{\w+\\\}", r"\\w+", re.escape(pattern)), words):
                 return name
     return None
+
+
+def light_said(words: str) -> str | None:
+    """The light of `LIGHTS` that a scene or prompt names, None where it names none."""
+    return next((name for name, light in LIGHTS.items() if any(phrase in words for phrase in light.words)), None)
 
 
 def colours_worn(example: Example) -> list[str | None]:

@@ -34,6 +34,7 @@ from trainers.mini.averaging import MovingAverage, fast_precision
 from trainers.mini.captions import Caption, instruction_of, load_captions, mentions, tokenizer_corpus
 from trainers.mini.data import Example, Shard, shard_paths
 from trainers.mini.models import VlmSize, build_processor, build_tokenizer, build_vlm
+from trainers.mini.obedience import light_said, place_said
 from trainers.mini.vision import SEEN_IN_PORTRAITS, named_portraits, teach_to_see
 from trainers.runs import Run, learning_rate_factor, step_generator
 
@@ -61,7 +62,8 @@ class VlmConfig:
     vision_steps: int = 0
     """Lessons of the vision tower alone before the first step (`trainers.mini.vision`)."""
     seen_weight: float = 1.0
-    """Weight of words that only the portraits tell (SEEN_IN_PORTRAITS), a tenth of a caption; others weigh 1."""
+    """Weight of words that only the portraits tell (SEEN_IN_PORTRAITS), a tenth of a caption, and of the light that was
+    asked for; others weigh 1."""
 
 
 def main() -> None:
@@ -270,14 +272,20 @@ def person_parts(prompt: str, people: int) -> list[str]:
 
 
 def attribute_scores(prompt: str, example: Example) -> dict[str, tuple[int, int]]:
-    """(right, asked) of each attribute, and of "leakage": a value that only another person has, said of this one."""
+    """(right, asked) of each attribute, of "no glasses" and, where the user named them, of "place" and "light"; and
+    of "leakage": a value that only another person has, said of this one."""
     scores: dict[str, tuple[int, int]] = {}
 
     def count(name: str, right: bool) -> None:
         hits, asked = scores.get(name, (0, 0))
         scores[name] = (hits + right, asked + 1)
 
+    for name, said in (("place", place_said), ("light", light_said)):
+        if (asked := said(example.scene)) is not None:
+            count(name, said(prompt) == asked)
     for own, part in zip(example.attributes, person_parts(prompt, len(example.people)), strict=True):
+        if "glasses" not in own:
+            count("no glasses", not _says(part, "glasses"))
         others = [attributes for attributes in example.attributes if attributes is not own]
         for name, value in own.items():
             if name not in SEEN_IN_PORTRAITS:
