@@ -93,9 +93,7 @@ def test_a_decoder_learns_to_mend_the_fault_of_its_drafts(shards, tmp_path):
         stored = {"latents": faded.half().contiguous(), "example": torch.arange(len(shard.examples))}
         save_file(stored, tmp_path / "drafts" / f"{path.name}.safetensors")
 
-    config = VaeConfig(
-        size=size, steps=60, batch=4, warmup=4, average_decay=0.8, picture_every=5, draft_share=0.8, identity_weight=0.1
-    )
+    config = VaeConfig(size=size, steps=60, batch=4, warmup=4, average_decay=0.8, picture_every=5, draft_share=0.8)
     train(config, shards, tmp_path / "run", CPU, tmp_path / "vae", tmp_path / "drafts")
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     psnr = [line["draft_psnr"] for line in lines if "draft_psnr" in line]

@@ -19,6 +19,7 @@ from trainers.mini.vae import (
     decode,
     encode,
     psnr,
+    reconstruction_loss,
     sample_patches,
     seam_ratio,
     start_from_pca,
@@ -131,6 +132,19 @@ def test_seam_ratio_and_psnr_of_known_errors():
     steps = target + 0.01 * (torch.arange(32) // 16 % 2)[None, None, None] + 0.0001 * torch.rand(32)
     assert seam_ratio(smooth, target) < 3
     assert seam_ratio(steps, target) > 30
+
+
+def test_jumps_across_the_border_of_tokens_weigh_more():
+    target, faces = torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32)
+    border, inside = target.clone(), target.clone()
+    border[..., 16:] = 0.1  # one jump, where two tokens meet
+    inside[..., 8:24] = 0.1  # as much error, with two jumps inside tokens
+    for seam_weight in (0.0, 4.0):
+        settings = config(edge_weight=2.0, seam_weight=seam_weight)
+        gap = reconstruction_loss(border, target, faces, settings) - reconstruction_loss(
+            inside, target, faces, settings
+        )
+        assert gap.item() == pytest.approx(2.0 * 0.1 / 31 * (1 + seam_weight - 2), rel=1e-4)
 
 
 def test_learning_rate_rises_stays_and_falls():

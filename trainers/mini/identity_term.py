@@ -20,51 +20,18 @@ SCHEDULES = {"group": IdentitySchedule.anneal(0.4), "child": IdentitySchedule.ga
 """lambda(sigma) by the task of what is drawn; "portrait" and "row" have no face size of their own and get none."""
 
 
-class FaceLikeness:
-    """1 - cosine between the faces of pictures and those of the true pictures, found in the latter.
-
-    Args:
-        analyzer: finds the faces of the true pictures, and names the recogniser.
-    """
-
-    def __init__(self, analyzer: FaceAnalyzer, device: torch.device) -> None:
-        self._analyzer = analyzer
-        self._encoder = FaceEncoder.from_onnx(analyzer.recogniser_path).to(device)
-
-    def __call__(self, pictures: Tensor, true: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Scalar with gradient into `pictures`, a mean over them weighed by `weights` (B,), 1 when absent.
-
-        pictures: (B, 3, H, W) in [0, 1], not clamped; true: the same people in the same places, in [0, 1].
-        """
-        with torch.no_grad():
-            landmarks = detect_landmarks(true, self._analyzer)
-            counts = [len(found) for found in landmarks]
-            if not any(counts):
-                return pictures.sum() * 0  # hangs on the pictures, so backward works
-            index = torch.repeat_interleave(torch.arange(len(true)), torch.tensor(counts))
-            references = self._encoder.embed_faces(true, torch.cat(landmarks), picture_index=index).split(counts)
-        return identity_loss(
-            pictures,
-            references,
-            landmarks,
-            self._encoder,
-            weights=weights,
-            pairs=[[(face, face) for face in range(len(found))] for found in landmarks],
-        ).loss
-
-
 class IdentityTerm:
-    """`FaceLikeness` of clean estimates, weighed by lambda(sigma).
+    """Mean of 1 - cosine between the faces of clean estimates and of the true pictures, weighed by lambda(sigma).
 
     Args:
         backbone: decodes; its VAE collects no gradient.
-        analyzer: of `FaceLikeness`.
+        analyzer: finds the faces of the true pictures, and names the recogniser.
         estimates: how many clean estimates of a step are decoded; each costs about as much as its denoising.
     """
 
     def __init__(self, backbone: QwenImage21Backbone, analyzer: FaceAnalyzer, *, estimates: int) -> None:
-        self._backbone, self._estimates = backbone, estimates
-        self._likeness = FaceLikeness(analyzer, backbone.device)
+        self._backbone, self._analyzer, self._estimates = backbone, analyzer, estimates
+        self._encoder = FaceEncoder.from_onnx(analyzer.recogniser_path).to(backbone.device)
 
     def __call__(
         self, task: str, estimates: Tensor, targets: Tensor, sigma: Tensor, generator: torch.Generator
@@ -81,4 +48,17 @@ class IdentityTerm:
             return estimates.sum() * 0  # hangs on the estimates, so backward works
         with torch.no_grad():
             true = self._backbone.decode(targets[rows]).clamp(0, 1)
-        return self._likeness(self._backbone.decode(estimates[rows]), true, weights[rows])
+            landmarks = detect_landmarks(true, self._analyzer)
+            counts = [len(found) for found in landmarks]
+            if not any(counts):
+                return estimates.sum() * 0
+            index = torch.repeat_interleave(torch.arange(len(true)), torch.tensor(counts))
+            references = self._encoder.embed_faces(true, torch.cat(landmarks), picture_index=index).split(counts)
+        return identity_loss(
+            self._backbone.decode(estimates[rows]),
+            references,
+            landmarks,
+            self._encoder,
+            weights=weights[rows],
+            pairs=[[(face, face) for face in range(len(found))] for found in landmarks],
+        ).loss

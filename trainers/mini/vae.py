@@ -5,8 +5,7 @@ The encoder stays the PCA: latents are linear, whitened, and final within a minu
 can be trained on them while the decoder still learns. The decoder starts as the PCA's inverse and is trained
 on noisy latents, as a transformer will hand them over; its convolutions and its attention see the
 neighbouring tokens, which removes the seams a patch-wise decoder shows. Once there is a transformer, the decoder
-learns on from `--drafts`, latents with that transformer's own faults, with a loss on the likeness of faces beside the
-pixels'.
+learns on from `--drafts`, latents with that transformer's own faults.
 
     python -m trainers.mini.vae --pictures DIR --out DIR [--config FILE] [--start VAE --drafts DIR]
 """
@@ -28,13 +27,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core.backbones.qwen_family import vae_denormalise, vae_encode
-from core.faces import FaceAnalyzer, default_pack
 from trainers.config import load_config
 from trainers.mini.averaging import MovingAverage, fast_precision
 from trainers.mini.data import Pictures, save_grid
 from trainers.mini.drafts import Drafts
 from trainers.mini.geometry import PATCH
-from trainers.mini.identity_term import FaceLikeness
 from trainers.mini.models import LATENT_CHANNELS, VaeSize, build_vae
 from trainers.runs import Run, learning_rate_factor, step_generator
 
@@ -58,6 +55,8 @@ class VaeConfig:
     """Extra weight of a pixel inside a face box."""
     edge_weight: float = 1.0
     """Weight of the loss on differences between neighbouring pixels, which is where seams show."""
+    seam_weight: float = 0.0
+    """Extra weight of those differences across the border of two tokens."""
     latent_noise: float = 0.15
     """Largest standard deviation of noise on normalised latents while training."""
     std_power: float = 0.5
@@ -65,8 +64,6 @@ class VaeConfig:
     larger."""
     draft_share: float = 0.0
     """Share of the steps that decode drafts (trainers/mini/drafts.py) instead of noisy true latents."""
-    identity_weight: float = 0.0
-    """Weight of the likeness of faces to the true ones in such a step (trainers/mini/identity_term.py)."""
     checkpoint_minutes: float = 3.0
     picture_every: int = 250
 
@@ -104,11 +101,10 @@ def train(
     run = Run(out, config, checkpoint_minutes=config.checkpoint_minutes)
     pictures = Pictures.load(pictures_folder, "train")
     held_out = Pictures.load(pictures_folder, "held_out")
-    drafts = held_out_drafts = likeness = None
+    drafts = held_out_drafts = None
     if config.draft_share:
         drafts = Drafts.load(drafts_folder, pictures_folder, "train")
         held_out_drafts = Drafts.load(drafts_folder, pictures_folder, "held_out")
-        likeness = FaceLikeness(FaceAnalyzer(default_pack(), threads=torch.get_num_threads()), device)
 
     # 1. start from the PCA, or from the last checkpoint
     state = run.load(device)
@@ -155,17 +151,13 @@ def train(
         with fast_precision(device):
             decoded = decode(vae, latents).float()
         loss = reconstruction_loss(decoded, target, faces, config)
-        parts = {"draft_loss" if drafted else "loss": loss.item()}
-        if drafted and config.identity_weight:
-            unlike = likeness(decoded, target)
-            loss = loss + config.identity_weight * unlike
-            parts["unlike"] = unlike.item()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(decoder.parameters(), config.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update(vae, step)
-        run.log(step + 1, **parts, gradient_norm=norm.item(), learning_rate=rate)
+        name = "draft_loss" if drafted else "loss"
+        run.log(step + 1, **{name: loss.item()}, gradient_norm=norm.item(), learning_rate=rate)
         bar.set_postfix(loss=f"{loss.item():.4f}")
 
         # 3. show and keep
@@ -175,7 +167,7 @@ def train(
             run.log(step + 1, **evaluate(averaged, held_out, out / f"held_out_{step + 1:06d}.png"))
             if drafts is not None:
                 sheet = out / f"drafts_{step + 1:06d}.png"
-                run.log(step + 1, **evaluate_drafts(averaged, held_out_drafts, likeness, sheet))
+                run.log(step + 1, **evaluate_drafts(averaged, held_out_drafts, sheet))
         if done or run.save_is_due():
             run.save(
                 {
@@ -290,15 +282,23 @@ def reconstruction_loss(decoded: Tensor, target: Tensor, faces: Tensor, config: 
     weight = 1 + config.face_weight * faces.unsqueeze(1)
     error = decoded - target
     pixels = (weight * (error.abs() + 2 * error.square())).mean()
-    edges = error.diff(dim=3).abs().mean() + error.diff(dim=2).abs().mean()
+    edges = torch.zeros((), device=error.device)
+    for dim in (2, 3):
+        jumps = error.diff(dim=dim).abs().mean(dim=[d for d in range(4) if d != dim])
+        edges = edges + (jumps * (1 + config.seam_weight * _is_border(len(jumps)).to(jumps))).mean()
     return pixels + config.edge_weight * edges
+
+
+def _is_border(jumps: int) -> Tensor:
+    """(jumps,) bool: which steps from one pixel to the next cross from a token to its neighbour."""
+    return torch.arange(1, jumps + 1) % PATCH == 0
 
 
 def seam_ratio(pictures: Tensor, target: Tensor) -> float:
     """Mean jump of the error across token borders over its mean jump inside tokens; 1 means no visible
     grid."""
     jumps = (pictures - target).diff(dim=3).abs().mean(dim=(0, 1, 2))
-    border = torch.arange(1, len(jumps) + 1) % PATCH == 0
+    border = _is_border(len(jumps))
     return float(jumps[border].mean() / jumps[~border].mean())
 
 
@@ -331,10 +331,8 @@ def evaluate(vae: AutoencoderKLQwenImage21, held_out: Pictures, sheet: Path) -> 
 
 
 @torch.inference_mode()
-def evaluate_drafts(
-    vae: AutoencoderKLQwenImage21, held_out: Drafts, likeness: FaceLikeness, sheet: Path
-) -> dict[str, float]:
-    """The same of drafts, and 1 - cosine of their faces to the true ones."""
+def evaluate_drafts(vae: AutoencoderKLQwenImage21, held_out: Drafts, sheet: Path) -> dict[str, float]:
+    """The same of drafts."""
     latents, target, faces = held_out.batch(24, step_generator(0, 0), next(vae.parameters()).device)
     decoded = decode(vae, latents)
     save_grid(sheet, [[*target[:6]], [*decoded[:6]]])
@@ -342,7 +340,6 @@ def evaluate_drafts(
         "draft_psnr": psnr(decoded, target),
         "draft_face_psnr": psnr(decoded, target, faces),
         "draft_seam_ratio": seam_ratio(decoded, target),
-        "draft_unlike": float(likeness(decoded, target)),
     }
 
 
