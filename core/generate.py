@@ -137,7 +137,7 @@ def generate(
     steps = card.steps if request.steps is None else request.steps
     height = card.height if request.height is None else request.height
     width = card.width if request.width is None else request.width
-    guidance = card.guidance if request.guidance is None else request.guidance
+    guidance = card.guidance_of(request.task) if request.guidance is None else request.guidance
     identity_guidance = card.identity_guidance if request.identity_guidance is None else request.identity_guidance
     backbone.latent_shape(height, width)
 
@@ -167,6 +167,7 @@ def generate(
             identity_guidance=identity_guidance,
             negative=negative,
             guidance=guidance,
+            guidance_above=card.guidance_above,
             on_step=on_step,
             cancel=cancel,
         )

@@ -66,6 +66,7 @@ def sample(
     identity_guidance: float = 1.0,
     negative: Conditioning | None = None,
     guidance: float = 1.0,
+    guidance_above: float = 0.0,
     on_step: OnStep | None = None,
     cancel: Cancel | None = None,
 ) -> Tensor:
@@ -79,6 +80,8 @@ def sample(
         identity_guidance: scale of guidance towards the references, core/injection.py; 1 is none, and costs nothing.
         negative: an encoded negative prompt; needed where `guidance` is not 1.
         guidance: scale of classifier-free guidance; 1 is none, and costs nothing.
+        guidance_above: the noise level in [0, 1) down to which it acts. Places and colours are decided at the noisy
+            end; below it, guidance towards the prompt works against the faces (arXiv 2404.07724).
         on_step: told after every step; may raise to stop.
         cancel: asked before every step; true ends the loop.
 
@@ -118,7 +121,7 @@ def sample(
         if identity_guidance > 1 and weight > 0:
             v_without = backbone.velocity(prefix, x_t, rows_sigma, reference_weight=0.0)
             towards_references = (identity_guidance - 1) * (v_pred - v_without)
-        if negative_prefix is not None:
+        if negative_prefix is not None and sigma > guidance_above:
             v_negative = backbone.velocity(negative_prefix, x_t, rows_sigma, reference_weight=weight)
             v_pred = backbone.guide(v_pred, v_negative, guidance)
         v_pred = v_pred + towards_references

@@ -88,7 +88,7 @@ def add_endpoints(studio: Studio) -> None:
                 schedule=str(IdentitySchedule.parse(schedule)),
                 strength=float(strength),
                 steps=_within(steps or card.steps, settings.max_steps, "steps"),
-                guidance=card.guidance,
+                guidance=card.guidance_of(task),
                 identity_guidance=identity_guidance or card.identity_guidance,
                 width=_within(width or card.width, settings.max_side, "pixels of width"),
                 height=_within(height or card.height, settings.max_side, "pixels of height"),

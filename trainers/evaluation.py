@@ -209,7 +209,8 @@ class _Pictures:
             self._bundle.revision, policy.adapter and policy.adapter[1].digest, self._analyzer and self._analyzer.name,
             self._clip and self._clip.aesthetic_name,
             case.task.value, case.prompt, list(case.seeds), str(case.schedule), case.steps,
-            case.identity_guidance, card.width, card.height, content.hexdigest(),
+            case.identity_guidance, card.guidance_of(case.task), card.guidance_above, card.width, card.height,
+            content.hexdigest(),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -232,7 +233,7 @@ class _Pictures:
                 schedule=str(case.schedule),
                 strength=1.0,
                 steps=case.steps,
-                guidance=1.0,
+                guidance=card.guidance_of(case.task),
                 identity_guidance=case.identity_guidance,
                 width=card.width,
                 height=card.height,

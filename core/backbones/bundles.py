@@ -55,6 +55,8 @@ class BundleCard:
         size.
     steps, height, width: defaults of a generation; the sides in pixels.
     guidance: default scale of classifier-free guidance towards the prompt; 1 is none.
+    child_guidance: the same for the age task; None where there is no difference.
+    guidance_above: the noise level down to which it acts (core/sampler.py).
     identity_guidance: default scale of guidance towards the references (core/injection.py); 1 is none.
     child_schedule: default identity schedule of the age task, as text; the paper's window suits models that draw
         children from the prompt alone, a small one may have to see the portraits earlier.
@@ -77,6 +79,8 @@ class BundleCard:
     height: int
     width: int
     guidance: float = 1.0
+    child_guidance: float | None = None
+    guidance_above: float = 0.0
     identity_guidance: float = 1.0
     child_schedule: str = "gate-0.3-0.6"
     reference_side: int
@@ -92,13 +96,19 @@ class BundleCard:
             raise ValueError(f"text_first is set, but the family {self.family} has one order only.")
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"dtype is {self.dtype!r}; choose float32, bfloat16 or float16.")
-        for field in ("guidance", "identity_guidance"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} is {getattr(self, field)!r}, but must be at least 1.")
+        for field in ("guidance", "child_guidance", "identity_guidance"):
+            if (scale := getattr(self, field)) is not None and scale < 1:
+                raise ValueError(f"{field} is {scale!r}, but must be at least 1.")
+        if not 0 <= self.guidance_above < 1:
+            raise ValueError(f"guidance_above is {self.guidance_above!r}, but must be in [0, 1).")
         IdentitySchedule.parse(self.child_schedule)
         for field in ("steps", "height", "width", "reference_side", "max_references"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} is {getattr(self, field)!r}, but must be at least 1.")
+
+    def guidance_of(self, task: str) -> float:
+        """Default scale of guidance towards the prompt for a task, "group" or "child"."""
+        return self.guidance if task != "child" or self.child_guidance is None else self.child_guidance
 
 
 MINI = BundleCard(

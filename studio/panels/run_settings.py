@@ -67,10 +67,11 @@ class SettingsPanel:
 
 @dataclass(frozen=True)
 class ModelDefaults:
-    """age_timing: timing of the age task. sizes: "width × height" in pixels, the bundle's own first."""
+    """guidance: towards the prompt, by task. age_timing: timing of the age task. sizes: "width × height" in pixels, the
+    bundle's own first."""
 
     steps: int = 20
-    guidance: float = 1.0
+    guidance: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(Task, 1.0))
     identity_guidance: float = 1.0
     age_timing: Mapping[str, Any] = field(default_factory=lambda: AGE_PRESET)
     sizes: tuple[str, ...] = ("256 × 256",)
@@ -133,7 +134,7 @@ def build(studio: Studio) -> SettingsPanel:
             guidance = gr.Slider(
                 1,
                 LARGEST_GUIDANCE,
-                value=defaults.guidance,
+                value=defaults.guidance[Task.GROUP],
                 step=0.5,
                 label="Prompt guidance",
                 info="Above 1 the text weighs more, for more time.",
@@ -156,9 +157,15 @@ def wire(panel: SettingsPanel, studio: Studio, task: gr.Radio, tab: gr.Tab) -> N
         [panel.other_timing, panel.other_adapter],
         **private,
     )
-    age_timing = _model_defaults(studio.settings.bundle, studio.settings.max_side).age_timing
-    for chosen in (panel.preset.click, task.change):
-        chosen(lambda task: age_timing if task == Task.CHILD.value else GROUP_PRESET, task, panel.timing, **private)
+    defaults = _model_defaults(studio.settings.bundle, studio.settings.max_side)
+
+    def timing_for(task: str) -> Mapping[str, Any]:
+        return defaults.age_timing if task == Task.CHILD else GROUP_PRESET
+
+    panel.preset.click(timing_for, task, panel.timing, **private)
+    task.change(
+        lambda task: (timing_for(task), defaults.guidance[task]), task, [panel.timing, panel.guidance], **private
+    )
     # A round may have ended, or somebody promoted another adapter, while the page was elsewhere.
     tab.select(lambda *chosen: adapter_updates(studio, chosen), panel.adapters, panel.adapters, **private)
 
@@ -265,4 +272,5 @@ def _model_defaults(bundle: str, max_side: int) -> ModelDefaults:
     )
     sizes = tuple(sizes) or (f"{card.width} × {card.height}",)
     age_timing = timing_of(IdentitySchedule.parse(card.child_schedule), strength=1)
-    return ModelDefaults(card.steps, card.guidance, card.identity_guidance, age_timing, sizes)
+    guidance = {task: card.guidance_of(task) for task in Task}
+    return ModelDefaults(card.steps, guidance, card.identity_guidance, age_timing, sizes)

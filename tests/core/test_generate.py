@@ -212,6 +212,16 @@ def test_what_is_not_asked_for_is_the_bundles_own(bundle):
     assert not np.array_equal(own.picture, without.picture)
     with pytest.raises(ValueError, match=r"guidance is 0\.5"):
         dataclasses.replace(bundle.card, guidance=0.5)
+    with pytest.raises(ValueError, match=r"guidance_above is 1\.0"):
+        dataclasses.replace(bundle.card, guidance_above=1.0)
+
+
+def test_the_age_task_may_have_its_own_guidance_towards_the_prompt(bundle):
+    card = dataclasses.replace(bundle.card, guidance=3.0, child_guidance=1.5)
+    bundle = dataclasses.replace(bundle, card=card)
+    used = [generate(bundle, dataclasses.replace(REQUEST, task=task))[0].settings["guidance"] for task in Task]
+    assert used == [3.0, 1.5]
+    assert dataclasses.replace(card, child_guidance=None).guidance_of("child") == 3.0
 
 
 def test_cancel_reaches_the_loop(bundle):

@@ -109,6 +109,23 @@ def test_identity_guidance_leads_away_from_the_picture_without_references(bundle
     assert (guided - run(bundle, conditioning, seeds=[3], negative=negative, guidance=2.0)).abs().max() > 0.05
 
 
+def test_guidance_towards_the_prompt_ends_at_its_noise_level(bundle):
+    """Computed here from the protocol's calls alone: guided in the first two of four steps."""
+    backbone, conditioning, negative = bundle.backbone, encode(bundle, 0), encode(bundle, 0, "")
+    prefix, prefix_negative = backbone.prefill(conditioning), backbone.prefill(negative)
+    x, sigmas = initial_noise([3], backbone.latent_shape(64, 64)), backbone.sigmas(4, 64, 64)
+    with torch.no_grad():
+        for step, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
+            v = backbone.velocity(prefix, x, sigma[None])
+            if step < 2:
+                v = backbone.guide(v, backbone.velocity(prefix_negative, x, sigma[None]), 3.0)
+            x = x + (sigma_next - sigma) * v
+    guide = {"seeds": [3], "negative": negative, "guidance": 3.0}
+    above = run(bundle, conditioning, **guide, guidance_above=sigmas[1:3].mean().item())
+    torch.testing.assert_close(above, x, rtol=0, atol=2e-5)
+    assert (above - run(bundle, conditioning, **guide)).abs().max() > 1e-3
+
+
 def test_identity_guidance_is_nothing_where_the_schedule_shuts_the_references_out(bundle):
     off = IdentitySchedule.off()
     plain = run(bundle, encode(bundle, 0), schedule=off)

@@ -131,7 +131,8 @@ def test_two_adapters_meet_blind_seed_by_seed(store):
 
 def test_the_preset_of_a_task_is_the_bundles_own(store, bundle_folder, tmp_path):
     folder = shutil.copytree(bundle_folder, tmp_path / "early")
-    write_card(folder, dataclasses.replace(find_card(folder), child_schedule="gate-0.2-1.0"))
+    own = {"child_schedule": "gate-0.2-1.0", "guidance": 3.0, "child_guidance": 1.5}
+    write_card(folder, dataclasses.replace(find_card(folder), **own))
     host = ModelHost(folder)
     studio = Studio(Settings(data=store.folder, bundle=str(folder)), store, host, GenerationJobs(store, host))
     with gr.Blocks() as page:
@@ -141,3 +142,7 @@ def test_the_preset_of_a_task_is_the_bundles_own(store, bundle_folder, tmp_path)
     preset = next(block for block in page.fns.values() if (panel.preset._id, "click") in block.targets)
     assert preset.fn("group") == GROUP_PRESET
     assert preset.fn("child") == {**AGE_PRESET, "start": 0.2, "end": 1.0}
+    chosen = next(block for block in page.fns.values() if (task._id, "change") in block.targets)
+    assert panel.guidance.value == 3.0
+    assert chosen.fn("group") == (GROUP_PRESET, 3.0)
+    assert chosen.fn("child") == (preset.fn("child"), 1.5)

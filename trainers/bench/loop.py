@@ -178,7 +178,7 @@ def _generate(
             schedule=str(schedule),
             strength=1.0,
             steps=steps or card.steps,
-            guidance=1.0,
+            guidance=card.guidance_of(task),
             identity_guidance=identity_guidance or card.identity_guidance,
             width=card.width,
             height=card.height,

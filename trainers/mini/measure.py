@@ -23,8 +23,9 @@ from tqdm import tqdm
 from core.backbones.bundles import Bundle, load_bundle
 from core.faces import Face, FaceAnalyzer
 from core.identity import measure_faces
-from core.prompts import writer_adapter
+from core.prompts import Task, writer_adapter
 from core.sampler import sample
+from trainers.held_out import default_schedule
 from trainers.mini.captions import caption_of
 from trainers.mini.compose import FACE
 from trainers.mini.data import Example, Shard, save_grid, shard_paths, to_tensor, to_uint8
@@ -123,17 +124,20 @@ def generate_one(bundle: Bundle, held: Held, seed: int) -> np.ndarray:
     """(H, W, 3) uint8 at the bundle's defaults, from the example's references and its true caption."""
     height, width = held.example.size
     conditioning = bundle.backbone.encode_prompt(held.example.prompt, held.references)
-    guided = bundle.card.guidance > 1
+    task, card = Task(held.example.task), bundle.card
+    guidance = card.guidance_of(task)
     latents = sample(
         bundle.backbone,
         conditioning,
         seeds=[seed],
         height=height,
         width=width,
-        steps=bundle.card.steps,
-        identity_guidance=bundle.card.identity_guidance,
-        negative=bundle.backbone.encode_prompt("", held.references) if guided else None,
-        guidance=bundle.card.guidance,
+        steps=card.steps,
+        schedule=default_schedule(task, card),
+        identity_guidance=card.identity_guidance,
+        negative=bundle.backbone.encode_prompt("", held.references) if guidance > 1 else None,
+        guidance=guidance,
+        guidance_above=card.guidance_above,
     )
     return to_uint8(bundle.backbone.decode(latents))[0]
 
