@@ -183,6 +183,7 @@ def generate(
     settings = {
         **_settings(bundle, request),
         "guidance": guidance,
+        "guidance_above": card.guidance_above,
         "identity_guidance": identity_guidance,
         "steps": steps,
         "height": height,

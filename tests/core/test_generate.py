@@ -202,10 +202,11 @@ def test_requests_out_of_range_are_refused(bundle, changes, message):
 
 
 def test_what_is_not_asked_for_is_the_bundles_own(bundle):
-    card = dataclasses.replace(bundle.card, guidance=2.0, identity_guidance=3.0)
+    card = dataclasses.replace(bundle.card, guidance=2.0, guidance_above=0.6, identity_guidance=3.0)
     bundle = dataclasses.replace(bundle, card=card)
     own = generate(bundle, REQUEST)[0]
-    assert (own.settings["guidance"], own.settings["identity_guidance"]) == (2.0, 3.0)
+    used = [own.settings[name] for name in ("guidance", "guidance_above", "identity_guidance")]
+    assert used == [2.0, 0.6, 3.0]
     asked = generate(bundle, dataclasses.replace(REQUEST, guidance=2.0, identity_guidance=3.0))[0]
     without = generate(bundle, dataclasses.replace(REQUEST, guidance=1.0))[0]
     assert np.array_equal(own.picture, asked.picture)
