@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from core.backbones.bundles import load_bundle
 from tests.tiny_bundles import write_tiny_bundle
-from tests.trainers.mini_shards import PICTURE, write_shards
+from tests.trainers.mini_shards import PICTURE
 from trainers.mini import drafts
 from trainers.mini.data import Pictures, Shard, shard_paths, to_tensor
 from trainers.mini.drafts import START_SIGMAS, STEPS, Drafts, draw_again
@@ -19,13 +19,6 @@ from trainers.mini.vae import VaeConfig, encode, sample_patches, start_from_pca,
 from trainers.runs import step_generator
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    write_shards(folder)
-    return folder
 
 
 def knows_the_truth(x0, *, scale=1.0, without=0.0):

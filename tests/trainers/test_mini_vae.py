@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import trainers.mini
-from tests.trainers.mini_shards import write_shards
 from trainers.config import from_table, load_config
 from trainers.mini.averaging import MovingAverage
 from trainers.mini.data import Pictures
@@ -29,13 +28,6 @@ from trainers.runs import RunError, learning_rate_factor, step_generator
 
 SMALL = VaeSize(encoder_width=132, decoder_width=132)
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    write_shards(folder)
-    return folder
 
 
 def config(**changes) -> VaeConfig:

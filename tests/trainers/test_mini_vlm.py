@@ -12,7 +12,7 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from core.backbones.bundles import load_bundle
 from core.prompts import PromptWriter, Writing, writer_adapter
-from tests.trainers.mini_shards import COLOURS, write_shards
+from tests.trainers.mini_shards import COLOURS
 from trainers.mini.assemble import assemble, load_vlm
 from trainers.mini.averaging import MovingAverage
 from trainers.mini.captions import caption_of, load_captions
@@ -32,13 +32,6 @@ from trainers.mini.vlm import VlmConfig, attribute_scores, caption_loss, person_
 
 SMALL = VlmSize(hidden_size=64, layers=2, heads=2, vision_hidden_size=64, vision_layers=2, vocabulary=400)
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    write_shards(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
