@@ -1,0 +1,48 @@
+"""Group pictures put together from cut-outs: who and what the references show."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from trainers.mini.compose import HELD_OUT_PEOPLE, Cutouts, compose_shard
+from trainers.mini.render import ADULT_PICTURES, CANVAS, CHILD_PICTURES, plan_cutout
+from trainers.people.record import Face, describe
+
+PEOPLE = (HELD_OUT_PEOPLE + 50, HELD_OUT_PEOPLE + 53)  # seen in the same lights
+PICTURES = ADULT_PICTURES + CHILD_PICTURES
+GLASSES = ("round black glasses", None, "round black glasses", None)
+LANDMARKS = ((80.5, 70.5), (110.5, 71.5), (96.5, 85.5), (84.5, 100.5), (107.5, 101.5))
+
+
+def cutouts() -> Cutouts:
+    """Grey rectangles, three adult ones and a child's for each person, the first and the third with glasses."""
+    looks, lights = [], []
+    for person in PEOPLE:
+        for number in range(PICTURES):
+            scene, light = plan_cutout(person, number)
+            face = Face(box=(70.5, 60.5, 120.5, 110.5), landmarks=LANDMARKS, visible=1.0)
+            looks.append(replace(describe(scene, [face], CANVAS[0]).people[0], glasses=GLASSES[number]))
+            lights.append(light)
+    return Cutouts(
+        rgba=np.full((len(looks), *CANVAS, 4), 128, np.uint8),
+        boxes=np.array([look.box for look in looks], np.float32),
+        people=np.repeat(np.array(PEOPLE), PICTURES),
+        lights=np.array(lights),
+        wide=np.zeros(len(looks), bool),
+        looks=tuple(looks),
+    )
+
+
+def test_references_show_the_people_of_the_picture_with_the_glasses_that_the_caption_names():
+    shard = compose_shard(cutouts(), 30, np.random.default_rng(0))
+    shown = {True: 0, False: 0}
+    for example in shard.examples:
+        for person, reference, said in zip(example.people, example.references, example.attributes, strict=True):
+            assert shard.portrait_people[reference] == person
+            assert reference % PICTURES < ADULT_PICTURES
+            if example.task != "group":
+                continue
+            shown["glasses" in said] += 1
+            # whoever wears glasses has another adult portrait with them; who wears none has no other without
+            assert GLASSES[reference % PICTURES] == GLASSES[0]
+    assert min(shown.values()) > 5
