@@ -131,12 +131,14 @@ def test_sliders_correct_each_other_visibly_and_pictures_are_looked_at_closely(v
 
 def test_a_run_is_cancelled_and_the_next_one_comes_to_its_end(visit, server, tmp_path):
     page = visit()
-    upload(page, portrait(tmp_path, "Ada.png"))
+    # Opened long before anything is typed: a slider that is still being put on the page takes its default once more.
     page.get_by_text("Sampling", exact=True).click()
+    upload(page, portrait(tmp_path, "Ada.png"))
     steps = page.locator("#steps input[type=number]")
     steps.fill(str(LONG_RUN_STEPS))
     steps.press("Enter")
     page.locator("#generate").click()
+    page.locator("#status", has_text=f"of {LONG_RUN_STEPS}").wait_for()
     page.locator("#pictures .forming").first.wait_for()
     page.locator("#cancel").click()
     page.locator("#status", has_text="Cancelled").wait_for()
