@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 
 class RunError(RuntimeError):
@@ -113,6 +114,18 @@ def replaced_when_complete(path: Path) -> Iterator[BinaryIO]:
 def step_generator(seed: int, step: int) -> torch.Generator:
     """The generator of everything random in one step (on the CPU, so that every device draws the same)."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def normal_like(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise with shape and device of `values`, float32, from a generator on the CPU.
+
+    For another device a generator there is seeded by it: millions of numbers take longer to draw on a CPU than a step.
+    """
+    if values.device.type == "cpu":
+        return torch.randn(values.shape, generator=generator)
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    own = torch.Generator(values.device).manual_seed(seed)
+    return torch.randn(values.shape, generator=own, device=values.device)
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup: int, decay_share: float) -> float:

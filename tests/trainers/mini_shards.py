@@ -34,6 +34,7 @@ def make_shard(rng: np.random.Generator, examples: int) -> Shard:
                 picture=number,
                 size=PICTURE,
                 boxes=((8.0, 8.0, 24.0, 24.0), (40.0, 8.0, 56.0, 24.0)),
+                landmarks=(_face_at(16.0), _face_at(48.0)),
                 scene="in a park",
                 prompt=f"The {names[left]} person from image 1 on the left. The {names[right]} person from image 2.",
                 attributes=tuple({"hair": names[i], "clothes": f"{names[i]} person"} for i in (left, right)),
@@ -46,6 +47,10 @@ def make_shard(rng: np.random.Generator, examples: int) -> Shard:
         pictures={PICTURE: np.stack(pictures)},
         examples=tuple(rows),
     )
+
+
+def _face_at(x: float) -> tuple[tuple[float, float], ...]:
+    return ((x - 3, 13.0), (x + 3, 13.0), (x, 16.0), (x - 2, 19.0), (x + 2, 19.0))
 
 
 def _disc(rng: np.random.Generator, height: int, width: int, people: list[tuple[str, float]]) -> np.ndarray:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from trainers.mini.compose import HELD_OUT_PEOPLE, Cutouts, compose_shard
+from trainers.mini.compose import compose_shard
+from trainers.mini.cutouts import HELD_OUT_PEOPLE, Cutouts
 from trainers.mini.render import ADULT_PICTURES, CANVAS, CHILD_PICTURES, plan_cutout
 from trainers.people.record import Face, describe
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainers.mini.compose import HELD_OUT_PEOPLE, Cutouts
+from trainers.mini.cutouts import HELD_OUT_PEOPLE, Cutouts
 from trainers.mini.faces.cutouts import gather_portraits
 from trainers.mini.faces.portraits import PortraitSet
 from trainers.mini.faces.render import traits_of

@@ -24,6 +24,7 @@ def example(scene: str, colour: str, picture: int) -> Example:
         picture=picture,
         size=SIZE,
         boxes=(FACE,),
+        landmarks=(),
         scene=scene,
         prompt=f"The person from image 1 in a {clothes} stands {scene}.",
         attributes=({"clothes": clothes},),

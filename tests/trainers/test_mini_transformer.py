@@ -28,7 +28,7 @@ from trainers.mini.data import Pictures, shard_paths
 from trainers.mini.examine import PROMPT_SIGMA, prompt_gaps, reference_gaps
 from trainers.mini.feeding import Feeder
 from trainers.mini.geometry import TEXT_STRIDE
-from trainers.mini.latents import load_latents, stack_texts
+from trainers.mini.latents import LatentStore, stack_texts
 from trainers.mini.models import (
     Offset,
     TransformerSize,
@@ -78,7 +78,7 @@ def small_references(monkeypatch):
 @pytest.fixture
 def feeder(parts, tmp_path):
     backbone = untrained_backbone(parts)
-    data = load_latents(shard_paths(parts / "shards", "train"), tmp_path, backbone, with_text=True)
+    data = LatentStore(tmp_path).load(shard_paths(parts / "shards", "train"), backbone, with_text=True)
     return Feeder(data, backbone, STAGES[1], config()), backbone
 
 
@@ -139,7 +139,7 @@ def test_padded_texts_stand_before_the_pictures(feeder):
     texts = [t for t in feeder._data.texts if int(t.picture_slots.sum()) == 2]
     longest = max(texts, key=lambda t: len(t.picture_slots))
     shortest = min(texts, key=lambda t: len(t.picture_slots))
-    embeddings, slots, valid = stack_texts([longest, shortest])
+    embeddings, slots, valid, _ = stack_texts([longest, shortest])
     first = int(slots.int().argmax())
     assert first % TEXT_STRIDE == 0
     for row, text in enumerate((longest, shortest)):
@@ -151,7 +151,7 @@ def test_padded_texts_stand_before_the_pictures(feeder):
 
 def test_portraits_in_a_row_show_their_references_people(parts, tmp_path):
     backbone = untrained_backbone(parts)
-    data = load_latents(shard_paths(parts / "shards", "train"), tmp_path, backbone, with_text=False)
+    data = LatentStore(tmp_path).load(shard_paths(parts / "shards", "train"), backbone, with_text=False)
     stage = Stage(name="row", steps=1, mix=("row-2",), copy_share=1.0, with_text=False)
     batch = Feeder(data, backbone, stage, config()).draw("row-2", 4, step_generator(0, 0))
     references = torch.cat(batch.conditioning.reference_latents, dim=3)

@@ -164,6 +164,7 @@ def example(*attributes: dict[str, str]) -> Example:
     numbers = tuple(range(len(attributes)))
     return Example(
         task="group", people=numbers, references=numbers, picture=0, size=(32, 64), boxes=(), scene="", prompt="",
+        landmarks=(),
         attributes=attributes,
     )  # fmt: skip
 

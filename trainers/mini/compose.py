@@ -11,28 +11,25 @@ learn to carry over.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from core.portraits import FACE_MIDDLE, align_face, reference_landmarks
+from trainers.mini.cutouts import HELD_OUT_PEOPLE, PEOPLE_PER_SHARD, Cutouts, landmarks_of
 from trainers.mini.data import Box, Example, Shard
 from trainers.mini.geometry import CENTRES, HEIGHT, LOWERED, REFERENCE_SIDE, WIDTH
+from trainers.mini.vary import vary_people
 from trainers.people.captions import facts_of, rich_caption, user_words
 from trainers.people.places import Setting, choose_setting, paint
-from trainers.people.record import POSITIONS, PersonRecord, SceneRecord
+from trainers.people.record import POSITIONS, SceneRecord
 
-HELD_OUT_PEOPLE = 100
-"""People 0 to 99 are never trained on."""
 FACE = REFERENCE_SIDE / 2
 """Height of a face from brow to chin in references and pictures, roughly, in pixels."""
 MIDDLE_ROW = FACE_MIDDLE[1] * REFERENCE_SIDE + LOWERED
@@ -43,63 +40,31 @@ BACKGROUND_SIZE = (160, 320)
 """Rows and columns that places are painted at."""
 
 
-_RECORD = TypeAdapter(PersonRecord)
-_ARRAYS = ("rgba", "boxes", "people", "lights", "wide")
-
-
-@dataclass(frozen=True)
-class Cutouts:
-    """N people cut out of their background.
-
-    rgba (N, H, W, 4) uint8 with straight alpha; boxes (N, 4) of the face in pixels; people (N,); lights (N,) keys of
-    `trainers.people.daylight.LIGHTS`; looks: what can be said of each; wide (N,) bool: turned too far, or of an age
-    that pictures of the mini bundle do not show.
-    """
-
-    rgba: np.ndarray
-    boxes: np.ndarray
-    people: np.ndarray
-    lights: np.ndarray
-    wide: np.ndarray
-    looks: tuple[PersonRecord, ...]
-
-    def save(self, path: Path) -> None:
-        """Whole or not at all: the json is written last and makes the shard visible."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".npz.partial").open("wb") as file:
-            np.savez(file, **{name: getattr(self, name) for name in _ARRAYS})
-        os.replace(path.with_suffix(".npz.partial"), path.with_suffix(".npz"))
-        path.with_suffix(".json.partial").write_text(
-            json.dumps([_RECORD.dump_python(look, mode="json") for look in self.looks])
-        )
-        os.replace(path.with_suffix(".json.partial"), path.with_suffix(".json"))
-
-    @classmethod
-    def load(cls, path: Path) -> Cutouts:
-        with np.load(path.with_suffix(".npz")) as arrays:
-            values = {name: arrays[name] for name in _ARRAYS}
-        rows = json.loads(path.with_suffix(".json").read_text())
-        return cls(**values, looks=tuple(_RECORD.validate_python(row) for row in rows))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compose examples for the mini bundle from cut-outs.")
     parser.add_argument("--cutouts", type=Path, required=True, help="folder written by trainers.mini.render")
     parser.add_argument("--out", type=Path, required=True, help="folder of shards; finished ones are kept")
     parser.add_argument("--per-person", type=int, default=6, help="pictures for each person of a shard")
     parser.add_argument("--same", type=float, default=0.0, help="share of pictures that repeat the portraits' looks")
+    parser.add_argument("--varied", type=int, default=0, help="how often everybody comes again as another person")
+    parser.add_argument("--part", default="1/1", help="share of this job, such as 1/2")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for path in tqdm(sorted(arguments.cutouts.glob("cutouts-*.json")), desc="compose", unit="shard"):
+    part, parts = (int(number) for number in arguments.part.split("/"))
+    paths = sorted(arguments.cutouts.glob("cutouts-*.json"))[part - 1 :: parts]
+    for path in tqdm(paths, desc="compose", unit="shard"):
         number = int(path.stem.removeprefix("cutouts-"))
-        cutouts = Cutouts.load(path)
-        split = "held_out" if cutouts.people[0] < HELD_OUT_PEOPLE else "train"
-        shard = arguments.out / f"{split}-{number:05d}"
-        if not shard.with_suffix(".json").exists():
-            count = arguments.per_person * len(np.unique(cutouts.people))
-            rng = np.random.default_rng([arguments.seed, number])
-            compose_shard(cutouts, count, rng, same=arguments.same).save(shard)
+        held_out = number * PEOPLE_PER_SHARD < HELD_OUT_PEOPLE
+        names = [f"{'held_out' if held_out else 'train'}-{number:05d}"]
+        names += [] if held_out else [f"{names[0]}-{again}" for again in range(1, arguments.varied + 1)]
+        missing = [(again, name) for again, name in enumerate(names) if not (arguments.out / f"{name}.json").exists()]
+        cutouts = Cutouts.load(path) if missing else None
+        for again, name in missing:
+            rng = np.random.default_rng([arguments.seed, number, again])
+            people = vary_people(cutouts, again, rng) if again else cutouts
+            count = arguments.per_person * len(np.unique(people.people))
+            compose_shard(people, count, rng, same=arguments.same).save(arguments.out / name)
 
 
 def compose_shard(cutouts: Cutouts, count: int, rng: np.random.Generator, *, same: float = 0.0) -> Shard:
@@ -132,11 +97,6 @@ def face_box(middle: np.ndarray) -> Box:
     """Left, top, right, bottom of a face whose landmarks have their middle (x, y) there."""
     x, y = (float(v) for v in middle)
     return (x - 0.4 * FACE, y - 0.62 * FACE, x + 0.4 * FACE, y + 0.5 * FACE)
-
-
-def landmarks_of(cutouts: Cutouts, row: int) -> np.ndarray:
-    """(5, 2) x, y in pixels, counted from the middle of the first pixel (the renderer counts from its edge)."""
-    return np.array(cutouts.looks[row].landmarks) - 0.5
 
 
 def portrait(cutouts: Cutouts, row: int, backgrounds: Backgrounds, rng: np.random.Generator) -> np.ndarray:
@@ -227,11 +187,12 @@ def _group(
 
     picture, setting = backgrounds.draw(light, HEIGHT, WIDTH, rng)
     boxes: list[Box] = [(0.0, 0.0, 0.0, 0.0)] * count
+    landmarks = np.zeros((count, 5, 2))
     for person in rng.permutation(count):
         jitter = np.zeros(2) if same else rng.normal(0, 1.0, 2)
         middle = np.array((CENTRES[count][person], MIDDLE_ROW)) + jitter
         row = shown[person]
-        place(picture, cutouts.rgba[row], landmarks_of(cutouts, row), middle)
+        landmarks[person] = place(picture, cutouts.rgba[row], landmarks_of(cutouts, row), middle)
         boxes[person] = face_box(middle)
     record = SceneRecord(
         seed=int(rng.integers(1 << 30)),
@@ -253,6 +214,7 @@ def _group(
         picture=number,
         size=(HEIGHT, WIDTH),
         boxes=tuple(boxes),
+        landmarks=tuple(tuple((round(x, 2), round(y, 2)) for x, y in face.tolist()) for face in landmarks),
         scene=user_words(record, record.seed),
         prompt=rich_caption(facts, record.seed).text,
         attributes=tuple({name: value for name, value in asdict(person).items() if value} for person in facts.people),
@@ -266,8 +228,10 @@ def _reference(cutouts: Cutouts, others: np.ndarray, target: int, rng: np.random
     return int(rng.choice(alike or others))
 
 
-def place(picture: np.ndarray, rgba: np.ndarray, landmarks: np.ndarray, middle: np.ndarray) -> None:
-    """Lay a cut-out into `picture`: its face as large as in a reference, the middle of its landmarks at `middle`."""
+def place(picture: np.ndarray, rgba: np.ndarray, landmarks: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """Lay a cut-out into `picture`: its face as large as in a reference, the middle of its landmarks at `middle`.
+
+    Returns where its landmarks (5, 2) come to lie."""
     wanted = reference_landmarks(REFERENCE_SIDE)
     scale = float(np.sqrt((wanted - wanted.mean(0)).var() / (landmarks - landmarks.mean(0)).var()))
     # premultiplied, so that what lies behind a soft edge does not bleed in
@@ -276,6 +240,7 @@ def place(picture: np.ndarray, rgba: np.ndarray, landmarks: np.ndarray, middle: 
     matrix = np.column_stack([scale * np.eye(2), middle - scale * landmarks.mean(0)])
     laid = cv2.warpAffine(premultiplied, matrix, picture.shape[1::-1], flags=cv2.INTER_LINEAR)
     picture[:] = (laid[..., :3] + picture * (1 - laid[..., 3:] / 255)).round().clip(0, 255).astype(np.uint8)
+    return scale * (landmarks - landmarks.mean(0)) + middle
 
 
 if __name__ == "__main__":

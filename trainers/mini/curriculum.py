@@ -34,6 +34,8 @@ class Stage:
     """Of the loss that makes clothes look at the words that name them, see `trainers.mini.reading_term`."""
     start_reading: bool = False
     """Begin with the least squares answer to what the words mean that clothes look at; once that is learned."""
+    refresh: int = 0
+    """Steps after which shards finished meanwhile are taken in; 0 keeps to those that were there at first."""
     with_text: bool = True
     """False: prompts are blank, and the VLM need not be trained yet."""
 
@@ -69,7 +71,7 @@ class TransformerConfig:
     look_at_references: bool = True
     """Start some heads looking at the references, see `models.look_at_references`."""
     compiled: bool = False
-    """On a CPU: compile the blocks, which takes a minute and a C++ compiler, and pays in a long run."""
+    """Compile the blocks, which takes minutes and a C++ compiler, and pays in a long run."""
     checkpoint_minutes: float = 3.0
     evaluate_every: int = 200
     evaluated: int = 16

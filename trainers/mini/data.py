@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 Box = tuple[float, float, float, float]
+Points = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Example:
     people: identity numbers, in the order of the references; references: indices of the shard's portraits.
     picture: index of the picture in its size's stack, size: (height, width).
     boxes: face of each person in the picture, (left, top, right, bottom) in pixels.
+    landmarks: the five of each face as in `core.faces.Face`, x and y in pixels.
     scene: the scene words of the instruction; prompt: the full caption.
     attributes: for each person what the caption says, such as {"hair": "long black hair", "glasses": "round
         glasses"}.
@@ -40,6 +42,7 @@ class Example:
     picture: int
     size: tuple[int, int]
     boxes: tuple[Box, ...]
+    landmarks: tuple[Points, ...]
     scene: str
     prompt: str
     attributes: tuple[dict[str, str], ...] = ()
@@ -74,21 +77,24 @@ class Shard:
         os.replace(partial, path.with_suffix(".json"))
 
     @classmethod
-    def load(cls, path: Path) -> Shard:
+    def load(cls, path: Path, *, pictures: bool = True) -> Shard:
+        """`pictures`: False leaves the pictures out, which are most of a shard."""
         with np.load(path.with_suffix(".npz")) as arrays:
-            pictures = {
+            stacks = {
                 tuple(int(side) for side in name.removeprefix("pictures_").split("x")): arrays[name]
                 for name in arrays.files
-                if name.startswith("pictures_")
+                if pictures and name.startswith("pictures_")
             }
             portraits = [arrays[name] for name in ("portraits", "portrait_people", "portrait_boxes")]
         rows = json.loads(path.with_suffix(".json").read_text())
-        return cls(*portraits, pictures, tuple(_example(row) for row in rows))
+        return cls(*portraits, stacks, tuple(_example(row) for row in rows))
 
 
 def _example(row: dict) -> Example:
     tuples = {key: tuple(row[key]) for key in ("people", "references", "size", "attributes")}
-    return Example(**{**row, **tuples, "boxes": tuple(tuple(box) for box in row["boxes"])})
+    boxes = tuple(tuple(box) for box in row["boxes"])
+    landmarks = tuple(tuple(map(tuple, face)) for face in row["landmarks"])
+    return Example(**{**row, **tuples, "boxes": boxes, "landmarks": landmarks})
 
 
 def shard_paths(folder: Path, split: str) -> list[Path]:

@@ -20,6 +20,7 @@ class Batch:
 
     faces (P, rows, columns) and clothes (P, people, rows, columns): shares of a token that they cover.
     clothes_words (P, people, S) bool: the tokens of the prompt that name the clothes.
+    landmarks (P, people, 5, 2): of the faces, in pixels; zeros where portraits stand in a row.
     """
 
     conditioning: Conditioning
@@ -27,9 +28,10 @@ class Batch:
     faces: Tensor
     clothes: Tensor
     clothes_words: Tensor
+    landmarks: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        tensors = (self.target, self.faces, self.clothes, self.clothes_words)
+        tensors = (self.target, self.faces, self.clothes, self.clothes_words, self.landmarks)
         return Batch(self.conditioning.to(device), *(tensor.to(device) for tensor in tensors))
 
 
@@ -72,17 +74,14 @@ class Feeder:
         references = tuple(
             self._data.portraits[[self._data.references[row][k] for row in drawn]].float() for k in range(people)
         )
-        conditioning = _conditioning(texts, references)
-        words = torch.zeros(len(drawn), people, len(conditioning.picture_slots), dtype=torch.bool)
-        for row, text in enumerate(texts):
-            for person, tokens in enumerate(text.clothes):
-                words[row, person, list(tokens)] = True
+        conditioning, words = _conditioning(texts, references)
         return Batch(
             conditioning,
             torch.stack([self._data.pictures[row] for row in drawn]).float(),
-            torch.stack([self._data.faces[row] for row in drawn]),
-            torch.stack([self._data.clothes[row] for row in drawn]),
+            torch.stack([self._data.faces[row] for row in drawn]).float(),
+            torch.stack([self._data.clothes[row] for row in drawn]).float(),
             words,
+            torch.tensor([self._data.examples[row].landmarks for row in drawn]),
         )
 
     def _text(self, row: int, people: int) -> Text:
@@ -106,21 +105,27 @@ class Feeder:
             targets.append([pair[1] for pair in pairs])
         portraits, faces = self._data.portraits, self._data.portrait_faces
         blank = [_blank(self._empty[people])] * count
-        conditioning = _conditioning(blank, tuple(portraits[[r[k] for r in references]].float() for k in range(people)))
+        conditioning, words = _conditioning(
+            blank, tuple(portraits[[r[k] for r in references]].float() for k in range(people))
+        )
         shown = torch.cat([faces[[t[k] for t in targets]] for k in range(people)], dim=2)
         return Batch(
             conditioning,
             torch.cat([portraits[[t[k] for t in targets]] for k in range(people)], dim=3).float(),
             shown,
             shown.new_zeros(count, people, *shown.shape[1:]),
-            torch.zeros(count, people, len(conditioning.picture_slots), dtype=torch.bool),
+            words,
+            torch.zeros(count, people, 5, 2),
         )
 
 
 def _blank(text: Text) -> Text:
-    return Text(torch.zeros_like(text.embeddings), text.picture_slots)
+    return Text(torch.zeros_like(text.embeddings), text.picture_slots, torch.zeros_like(text.clothes))
 
 
-def _conditioning(texts: Sequence[Text], references: tuple[Tensor, ...]) -> Conditioning:
-    embeddings, slots, valid = stack_texts(texts)
-    return Conditioning(embeddings=embeddings, picture_slots=slots, reference_latents=references, valid=valid)
+def _conditioning(texts: Sequence[Text], references: tuple[Tensor, ...]) -> tuple[Conditioning, Tensor]:
+    """The prompts with their references, and which tokens name the clothes of whom, (B, people, S) bool."""
+    embeddings, slots, valid, clothes = stack_texts(texts)
+    people = torch.arange(len(references), dtype=torch.uint8)[:, None]
+    words = (clothes[:, None] >> people & 1).bool()
+    return Conditioning(embeddings=embeddings, picture_slots=slots, reference_latents=references, valid=valid), words

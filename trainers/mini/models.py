@@ -220,6 +220,38 @@ def build_transformer(size: TransformerSize, context_size: int) -> QwenImage21Tr
     return model
 
 
+FIRST_BLOCKS = 3
+"""Blocks that nothing is put between when a transformer grows: their heads look at references and words."""
+
+
+@torch.no_grad()
+def grow(small: QwenImage21Transformer2DModel, model: QwenImage21Transformer2DModel) -> None:
+    """Give `model`, which may have more blocks, the weights of `small`; at first it computes the same.
+
+    Every block but the first ones is followed by its share of the new blocks: copies of it that add nothing yet.
+
+    Raises:
+        ValueError: `model` has fewer blocks, or sizes differ otherwise.
+    """
+    blocks, wanted = len(small.transformer_blocks), len(model.transformer_blocks)
+    if wanted < blocks:
+        raise ValueError(f"the transformer to go on from has {blocks} blocks, the wanted one {wanted}")
+    growing = list(range(min(FIRST_BLOCKS, blocks - 1), blocks))
+    copies = [0] * blocks
+    for number in range(wanted - blocks):
+        copies[growing[number % len(growing)]] += 1
+    sources = [(block, copy) for block in range(blocks) for copy in range(copies[block] + 1)]
+    weights = {name: w for name, w in small.state_dict().items() if not name.startswith("transformer_blocks.")}
+    for number, (block, copy) in enumerate(sources):
+        for name, weight in small.transformer_blocks[block].state_dict().items():
+            adds = name in ("attn.to_out.0.weight", "img_mlp.out.weight")
+            weights[f"transformer_blocks.{number}.{name}"] = torch.zeros_like(weight) if copy and adds else weight
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the transformer to go on from has other sizes: {error}") from error
+
+
 @dataclass(frozen=True)
 class Offset:
     """Where a target token finds its counterpart: target minus reference on the frame, row and column axes."""

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from trainers.mini.compose import HELD_OUT_PEOPLE, Cutouts
+from trainers.mini.cutouts import HELD_OUT_PEOPLE, PEOPLE_PER_SHARD, Cutouts
 from trainers.people.camera import Camera
 from trainers.people.identity import sample_identity
 from trainers.people.mesh import PeopleMesh
@@ -36,7 +36,6 @@ HEAD = 88
 LIGHTS = ("overcast", "sunset", "window")
 ADULT_PICTURES, CHILD_PICTURES, WIDE_PICTURES = 3, 1, 1
 PICTURES = ADULT_PICTURES + CHILD_PICTURES + WIDE_PICTURES
-PEOPLE_PER_SHARD = 20
 
 
 def main() -> None:

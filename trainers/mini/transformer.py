@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from core.backbones.processors import PictureQwen3VLProcessor
 from core.backbones.qwen_image_21 import QwenImage21Backbone
-from core.faces import FaceAnalyzer, default_pack
+from core.face_encoder import FaceEncoder
+from core.faces import default_pack
 from core.flow import add_noise, clean_estimate, shift_sigmas, velocity_target
 from trainers.config import load_config
 from trainers.mini.assemble import build_backbone, build_pipeline, load_vlm
@@ -34,10 +35,10 @@ from trainers.mini.examine import draw_held_out, prompt_gaps, reference_gaps
 from trainers.mini.feeding import Batch, Feeder
 from trainers.mini.geometry import CENTRES, HEIGHT, LOWERED, MAX_REFERENCES, PATCH, REFERENCE_SIDE, WIDTH
 from trainers.mini.identity_term import SCHEDULES, IdentityTerm
-from trainers.mini.latents import load_latents
-from trainers.mini.models import Offset, VlmSize, build_transformer, build_vlm, look_at_references
+from trainers.mini.latents import LatentStore
+from trainers.mini.models import Offset, VlmSize, build_transformer, build_vlm, grow, look_at_references
 from trainers.mini.reading_term import ReadingTerm, start_reading
-from trainers.runs import Run, learning_rate_factor, step_generator
+from trainers.runs import Run, learning_rate_factor, normal_like, step_generator
 
 READ = 8
 """Batches of each kind that `start_reading` learns from."""
@@ -78,20 +79,20 @@ def train(
 ) -> Path:
     """Train through all stages; returns the folder of the averaged transformer, also written at every checkpoint.
 
-    A fresh run begins with the weights in `start_from`, if given.
+    A fresh run begins with the weights in `start_from`, if given, which may have fewer blocks.
     """
     run = Run(out, config, checkpoint_minutes=config.checkpoint_minutes)
 
     # 1. model, from the last checkpoint if there is one
     torch.manual_seed(config.seed)
+    torch.set_float32_matmul_precision("high")  # on a GPU: what is outside of autocast too
     text_encoder, processor = _vlm(vlm, required=False)
     model = build_transformer(config.size, text_encoder.config.text_config.hidden_size).to(device)
     if start_from is not None:
-        model.load_state_dict(QwenImage21Transformer2DModel.from_pretrained(start_from).state_dict())
+        grow(QwenImage21Transformer2DModel.from_pretrained(start_from), model)
     elif config.look_at_references:
         look_at_references(model, counterparts(processor))
-    if device.type == "cpu":
-        speed_up_training(model, compiled=config.compiled)
+    speed_up_training(model, compiled=config.compiled)
     average = MovingAverage(model, config.average_decay)
     optimizer = torch.optim.AdamW(
         _parameter_groups(model, config), betas=(0.9, 0.97), weight_decay=config.weight_decay, fused=True
@@ -106,26 +107,27 @@ def train(
     # 2. train, stage by stage
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="transformer", unit="step")
     data = held_out = feeder = reading = None
+    store, held_out_store, last = LatentStore(out / "cache"), LatentStore(out / "cache"), None
     for step in bar:
         first, stage = config.stage_at(step)
-        if data is None or step == first:
+        refreshed = step == first or (stage.refresh > 0 and (step - first) % stage.refresh == 0)
+        if data is None or refreshed:
             if reading is not None:
                 reading.stop()
             identity = reading = None
             # a stage takes every shard finished when it begins, and a resumed run the same ones again
-            if step == first or shards is None:
+            if refreshed or shards is None:
                 shards = [path.name for path in shard_paths(pictures, "train")]
             text_encoder, processor = _vlm(vlm, required=stage.with_text)
             pipeline = build_pipeline(AutoencoderKLQwenImage21.from_pretrained(vae), text_encoder, processor, model)
             backbone = build_backbone(pipeline.to(device))
-            cache = out / "cache"
-            data = load_latents([pictures / s for s in shards], cache, backbone, with_text=stage.with_text)
-            held_out = load_latents(shard_paths(pictures, "held_out"), cache, backbone, with_text=stage.with_text)
+            data = store.load([pictures / s for s in shards], backbone, with_text=stage.with_text)
+            held_out = held_out_store.load(shard_paths(pictures, "held_out"), backbone, with_text=stage.with_text)
             feeder = Feeder(data, backbone, stage, config)
             if stage.identity_weight > 0:
                 pipeline.vae.requires_grad_(False)
-                analyzer = FaceAnalyzer(default_pack(), threads=torch.get_num_threads())
-                identity = IdentityTerm(backbone, analyzer, estimates=stage.identity_estimates)
+                encoder = FaceEncoder.from_onnx(default_pack() / "recogniser.onnx")
+                identity = IdentityTerm(backbone, encoder, estimates=stage.identity_estimates)
             if stage.start_reading and step == first:
                 draws = step_generator(config.seed, step - 1)
                 known = [feeder.draw(kind, stage.batch, draws).to(device) for kind in READ * stage.mix]
@@ -144,38 +146,38 @@ def train(
         batch = feeder.draw(kind, stage.batch, generator).to(device)
         with fast_precision(device):
             flow = flow_loss(backbone, batch, stage, config, generator)
-        loss, found = flow.loss, {}
+        loss, found = flow.loss, {"loss": flow.loss}
         if identity is not None and (task := parse_kind(kind)[0]) in SCHEDULES:
-            of_faces = identity(task, flow.estimates, flow.targets, flow.sigma, generator)
-            loss, found = loss + stage.identity_weight * of_faces, {"identity": of_faces.item()}
+            of_faces = identity(task, flow.estimates, flow.targets, flow.landmarks, flow.sigma, generator)
+            loss, found = loss + stage.identity_weight * of_faces, {**found, "identity": of_faces}
         if reading is not None and (of_words := reading(batch, stage.levels)) is not None:
-            loss, found = loss + stage.reading_weight * of_words, {**found, "reading": of_words.item()}
+            loss, found = loss + stage.reading_weight * of_words, {**found, "reading": of_words}
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update(model, step)
-        run.log(
-            step + 1,
-            stage=stage.name,
-            kind=kind,
-            loss=flow.loss.item(),
-            **found,
-            gradient_norm=norm.item(),
-            learning_rate=rate,
-        )
-        bar.set_postfix(stage=stage.name, loss=f"{flow.loss.item():.3f}")
+        # Read a step later: a GPU has more to do by then, and need not be waited for.
+        if last is not None:
+            _log(run, *last)
+        numbers = {name: value.detach() for name, value in {**found, "gradient_norm": norm}.items()}
+        last = step + 1, {"stage": stage.name, "kind": kind, "learning_rate": rate}, numbers
 
         # 3. show and keep
         done = step + 1 == config.steps
         last_of_stage = step + 1 == first + stage.steps
+        if last_of_stage or run.save_is_due() or (step + 1) % config.evaluate_every == 0:
+            _log(run, *last)
+            last = None
         if last_of_stage or (step + 1) % config.evaluate_every == 0:
             averaged = build_backbone(_with_transformer(pipeline, average.model(model)))
             shown = replace(stage, mix=tuple(kind for kind in stage.mix if held_out.has(*parse_kind(kind))))
             examiner = Feeder(held_out, averaged, shown, config)
-            gaps = reference_gaps(averaged, examiner, shown, config) | prompt_gaps(averaged, examiner, shown, config)
+            with torch.compiler.set_stance("force_eager"):  # not worth compiling for
+                gaps = reference_gaps(averaged, examiner, shown, config)
+                gaps |= prompt_gaps(averaged, examiner, shown, config)
+                draw_held_out(averaged, examiner, shown, out / f"held_out_{step + 1:06d}.png")
             run.log(step + 1, **gaps)
-            draw_held_out(averaged, examiner, shown, out / f"held_out_{step + 1:06d}.png")
         if last_of_stage or run.save_is_due():
             run.save(
                 {
@@ -189,6 +191,10 @@ def train(
         if done or last_of_stage:
             average.model(model).save_pretrained(out / "transformer")
     return out / "transformer"
+
+
+def _log(run: Run, step: int, about: dict[str, str | float], numbers: dict[str, Tensor]) -> None:
+    run.log(step, **about, **{name: value.item() for name, value in numbers.items()})
 
 
 def _vlm(folder: Path, *, required: bool):
@@ -234,12 +240,13 @@ def counterparts(processor: PictureQwen3VLProcessor) -> list[Offset]:
 
 @dataclass(frozen=True, eq=False)
 class FlowLoss:
-    """loss: scalar. For B = prompts x noise levels: estimates and targets, clean latents (B, C, rows, columns); sigma
-    (B,)."""
+    """loss: scalar. For B = prompts x noise levels: estimates and targets, clean latents (B, C, rows, columns);
+    landmarks (B, people, 5, 2) in pixels; sigma (B,)."""
 
     loss: Tensor
     estimates: Tensor
     targets: Tensor
+    landmarks: Tensor
     sigma: Tensor
 
 
@@ -260,7 +267,7 @@ def flow_loss(
     sigma = torch.special.ndtri(strata.flatten().clamp(1e-4, 1 - 1e-4)).sigmoid()
     sigma = shift_sigmas(sigma, sigma_shift).to(device)
     x0 = batch.target.repeat_interleave(levels, dim=0)
-    noise = torch.randn(x0.shape, generator=generator).to(device)
+    noise = normal_like(x0, generator)
     weight = 1 + face_weight * batch.faces + stage.clothes_weight * batch.clothes.amax(1)
     weight = weight.repeat_interleave(levels, dim=0).unsqueeze(1)
     sees_references = (torch.rand(count, generator=generator) >= config.reference_dropout).float().to(device)
@@ -270,7 +277,8 @@ def flow_loss(
     v_pred = backbone.velocity(prefix, x_t, sigma, reference_weight=sees_references)
     error = (v_pred - velocity_target(x0, noise)).square()
     loss = (error * weight).mean() / weight.mean()
-    return FlowLoss(loss, clean_estimate(x_t, v_pred, sigma), x0, sigma)
+    landmarks = batch.landmarks.repeat_interleave(levels, dim=0)
+    return FlowLoss(loss, clean_estimate(x_t, v_pred, sigma), x0, landmarks, sigma)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from trainers.mini.compose import Cutouts
+from trainers.mini.cutouts import Cutouts
 from trainers.mini.faces.portraits import Portrait, shard_is_finished, write_shard
 from trainers.mini.faces.render import HAIRLINE, PIXEL_MIDDLE, traits_of
 from trainers.people.identity import sample_identity
