@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from trainers.mini.compose import compose_shard
+from core.portraits import reference_landmarks
+from trainers.mini.compose import MIDDLE_ROW, compose_shard
 from trainers.mini.cutouts import HELD_OUT_PEOPLE, Cutouts
+from trainers.mini.geometry import CENTRES, REFERENCE_SIDE
 from trainers.mini.render import ADULT_PICTURES, CANVAS, CHILD_PICTURES, plan_cutout
 from trainers.people.record import Face, describe
 
@@ -47,3 +49,13 @@ def test_references_show_the_people_of_the_picture_with_the_glasses_that_the_cap
             # whoever wears glasses has another adult portrait with them; who wears none has no other without
             assert GLASSES[reference % PICTURES] == GLASSES[0]
     assert min(shown.values()) > 5
+
+
+def test_examples_name_where_the_faces_lie():
+    shard = compose_shard(cutouts(), 10, np.random.default_rng(0))
+    wanted = reference_landmarks(REFERENCE_SIDE)
+    for example in shard.examples:
+        for centre, face in zip(CENTRES[len(example.people)], example.landmarks, strict=True):
+            found = np.array(face)
+            assert np.abs(found.mean(0) - (centre, MIDDLE_ROW)).max() < 5  # they are jittered
+            assert np.isclose((found - found.mean(0)).std(), (wanted - wanted.mean(0)).std(), atol=0.05)

@@ -19,145 +19,24 @@ from core.backbones.protocol import Conditioning
 from core.backbones.qwen_image_21 import QwenImage21Backbone
 from core.flow import velocity_target
 from core.sampler import sample
-from tests.trainers.mini_shards import PICTURE, SIDE, write_shards
-from trainers.mini import assemble as assembling
-from trainers.mini.assemble import assemble, build_backbone, build_pipeline
+from tests.trainers.mini_parts import SMALL, STAGES, THREE_LEVELS, config, run
+from tests.trainers.mini_shards import PICTURE, SIDE, make_shard, write_shards
+from trainers.mini.assemble import assemble
 from trainers.mini.attention import speed_up_training
 from trainers.mini.curriculum import Stage, TransformerConfig
-from trainers.mini.data import Pictures, shard_paths
 from trainers.mini.examine import PROMPT_SIGMA, prompt_gaps, reference_gaps
-from trainers.mini.feeding import Feeder
-from trainers.mini.geometry import TEXT_STRIDE
-from trainers.mini.latents import LatentStore, stack_texts
+from trainers.mini.latents import LatentStore
 from trainers.mini.models import (
     Offset,
     TransformerSize,
-    VaeSize,
-    VlmSize,
-    build_processor,
-    build_tokenizer,
     build_transformer,
-    build_vae,
-    build_vlm,
+    grow,
     look_at_references,
 )
 from trainers.mini.transformer import flow_loss, train
-from trainers.mini.vae import sample_patches, start_from_pca
 from trainers.runs import step_generator
 
-SMALL = TransformerSize(hidden_size=192, layers=3)
-STAGES = (
-    Stage(name="portrait", steps=2, mix=("portrait-1",), batch=2, levels=2, copy_share=0.5, with_text=False),
-    Stage(name="groups", steps=2, mix=("group-2", "child-2"), batch=2, levels=2),
-)
-THREE_LEVELS = Stage(name="three levels", steps=1, mix=("group-2",), levels=3)
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    """Folders of shards, an untrained PCA VAE and an untrained VLM, on pictures with references of 32 px."""
-    folder = tmp_path_factory.mktemp("parts")
-    write_shards(folder / "shards")
-    vae = build_vae(VaeSize(encoder_width=132, decoder_width=132))
-    start_from_pca(vae, sample_patches(Pictures.load(folder / "shards", "train"), 0.0, step_generator(0, 0), 300))
-    vae.save_pretrained(folder / "vae")
-    size = VlmSize(hidden_size=64, layers=2, heads=2, vision_hidden_size=64, vision_layers=2, vocabulary=400)
-    processor = build_processor(build_tokenizer(["The red person from image 1 on the left."] * 20, size))
-    processor.save_pretrained(folder / "vlm" / "processor")
-    build_vlm(processor.tokenizer, size).save_pretrained(folder / "vlm" / "text_encoder")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def small_references(monkeypatch):
-    monkeypatch.setattr(assembling, "REFERENCE_SIDE", SIDE)
-    monkeypatch.setattr(assembling, "HEIGHT", PICTURE[0])
-    monkeypatch.setattr(assembling, "WIDTH", PICTURE[1])
-
-
-@pytest.fixture
-def feeder(parts, tmp_path):
-    backbone = untrained_backbone(parts)
-    data = LatentStore(tmp_path).load(shard_paths(parts / "shards", "train"), backbone, with_text=True)
-    return Feeder(data, backbone, STAGES[1], config()), backbone
-
-
-def untrained_backbone(parts):
-    from diffusers import AutoencoderKLQwenImage21
-
-    from trainers.mini.assemble import load_vlm
-
-    torch.manual_seed(0)
-    transformer = build_transformer(SMALL, 64)
-    pipeline = build_pipeline(
-        AutoencoderKLQwenImage21.from_pretrained(parts / "vae"), *load_vlm(parts / "vlm"), transformer
-    )
-    return build_backbone(pipeline)
-
-
-def config(**changes) -> TransformerConfig:
-    return TransformerConfig(
-        stages=STAGES, size=SMALL, warmup=1, evaluate_every=100, evaluated=2, checkpoint_minutes=1e-9, **changes
-    )
-
-
-def run(parts, out, start_from=None, **changes):
-    return train(
-        config(**changes),
-        start_from=start_from,
-        pictures=parts / "shards",
-        vae=parts / "vae",
-        vlm=parts / "vlm",
-        out=out,
-        device=torch.device("cpu"),
-    )
-
-
-def test_stored_batches_equal_what_the_backbone_encodes(feeder, parts):
-    from trainers.mini.data import Shard
-
-    feeder, backbone = feeder
-    batch = feeder.draw("group-2", 1, step_generator(0, 3), dropout=False)
-    shard = Shard.load(shard_paths(parts / "shards", "train")[0])
-    matches = []
-    for example in shard.examples:
-        direct = backbone.encode_prompt(example.prompt, [shard.portraits[i] for i in example.references])
-        stored = batch.conditioning.embeddings[batch.conditioning.valid]  # without the padding
-        matches.append(
-            direct.embeddings[0].shape == stored.shape
-            and torch.allclose(direct.embeddings[0], stored, atol=2e-2)
-            and all(
-                torch.allclose(a, b, atol=2e-2)
-                for a, b in zip(direct.reference_latents, batch.conditioning.reference_latents, strict=True)
-            )
-        )
-    assert sum(matches) == 1
-
-
-def test_padded_texts_stand_before_the_pictures(feeder):
-    feeder, _ = feeder
-    texts = [t for t in feeder._data.texts if int(t.picture_slots.sum()) == 2]
-    longest = max(texts, key=lambda t: len(t.picture_slots))
-    shortest = min(texts, key=lambda t: len(t.picture_slots))
-    embeddings, slots, valid, _ = stack_texts([longest, shortest])
-    first = int(slots.int().argmax())
-    assert first % TEXT_STRIDE == 0
-    for row, text in enumerate((longest, shortest)):
-        assert int(valid[row].sum()) == len(text.picture_slots)
-        assert valid[row, first:].all()
-        assert torch.equal(slots[valid[row]], text.picture_slots)
-        assert torch.equal(embeddings[row][valid[row]], text.embeddings.float())
-
-
-def test_portraits_in_a_row_show_their_references_people(parts, tmp_path):
-    backbone = untrained_backbone(parts)
-    data = LatentStore(tmp_path).load(shard_paths(parts / "shards", "train"), backbone, with_text=False)
-    stage = Stage(name="row", steps=1, mix=("row-2",), copy_share=1.0, with_text=False)
-    batch = Feeder(data, backbone, stage, config()).draw("row-2", 4, step_generator(0, 0))
-    references = torch.cat(batch.conditioning.reference_latents, dim=3)
-    assert torch.equal(batch.target, references)  # copies: the target is the references themselves
-    assert not torch.equal(batch.conditioning.reference_latents[0], batch.conditioning.reference_latents[1])
-    assert batch.conditioning.embeddings.abs().max() == 0
+pytestmark = pytest.mark.usefixtures("small_references")
 
 
 def test_loss_of_a_zero_model_is_the_energy_of_the_target(feeder):
@@ -263,7 +142,7 @@ def test_command_killed_and_resumed_equals_one_run(parts, tmp_path):
     code = (
         "import sys; from pathlib import Path; import trainers.mini.assemble as a; import torch;"
         f"a.REFERENCE_SIDE = {SIDE}; torch.set_num_threads(1);"
-        "from tests.trainers.test_mini_transformer import run;"
+        "from tests.trainers.mini_parts import run;"
         "run(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, str(parts), str(tmp_path / "killed")]
@@ -369,3 +248,71 @@ def test_a_run_can_go_on_from_the_weights_of_another(parts, tmp_path):
     second = run(parts, tmp_path / "second", learning_rate=1e-12, start_from=first)
     weights = [load_file(folder / "diffusion_pytorch_model.safetensors") for folder in (first, second)]
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-6) for name in weights[0])
+
+
+def test_a_grown_transformer_computes_the_same_at_first(feeder, parts, tmp_path):
+    feeder, backbone = feeder
+    small = backbone.transformer
+    torch.nn.init.normal_(small.proj_out.weight, std=0.1)
+    batch = feeder.draw("group-2", 2, step_generator(0, 1))
+    losses = []
+    large = build_transformer(replace(SMALL, layers=6), 64)
+    for model in (small, large):
+        if model is large:
+            grow(small, large)
+            backbone.pipeline.register_modules(transformer=large)
+        losses.append(flow_loss(backbone, batch, THREE_LEVELS, config(), step_generator(0, 2)).loss)
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-5)
+    losses[1].backward()
+    for block in large.transformer_blocks:  # what adds nothing yet learns to
+        assert block.attn.to_out[0].weight.grad.abs().max() > 0
+        assert block.img_mlp.out.weight.grad.abs().max() > 0
+
+    small.save_pretrained(tmp_path / "small")
+    grown = TransformerConfig(
+        stages=STAGES, size=replace(SMALL, layers=4), warmup=1, evaluate_every=100, evaluated=2, learning_rate=1e-12
+    )
+    folder = train(
+        grown,
+        pictures=parts / "shards",
+        vae=parts / "vae",
+        vlm=parts / "vlm",
+        out=tmp_path / "run",
+        device=torch.device("cpu"),
+        start_from=tmp_path / "small",
+    )
+    weights = load_file(folder / "diffusion_pytorch_model.safetensors")
+    assert torch.allclose(
+        weights["transformer_blocks.2.attn.to_q.weight"], small.transformer_blocks[2].attn.to_q.weight
+    )
+    with pytest.raises(ValueError, match="has 6 blocks, the wanted one 3"):
+        grow(large, small)
+    with pytest.raises(ValueError, match="other sizes"):
+        grow(small, build_transformer(TransformerSize(hidden_size=256, layers=4), 64))
+
+
+def test_shards_finished_meanwhile_are_taken_in(parts, tmp_path):
+    pictures = tmp_path / "pictures"
+    write_shards(pictures)
+    stage = Stage(name="groups", steps=2, mix=("group-2",), batch=2, levels=2, refresh=1)
+    settings = TransformerConfig(stages=(stage,), size=SMALL, warmup=1, evaluate_every=1, evaluated=2)
+    found = []
+
+    def load(self, paths, *rest, **words):
+        found.append([path.name for path in paths])
+        if found[-1] == ["train-0000"]:
+            make_shard(np.random.default_rng(5), 6).save(pictures / "train-0001")
+        return original(self, paths, *rest, **words)
+
+    original = LatentStore.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LatentStore, "load", load)
+        train(
+            settings,
+            pictures=pictures,
+            vae=parts / "vae",
+            vlm=parts / "vlm",
+            out=tmp_path / "run",
+            device=torch.device("cpu"),
+        )
+    assert [names for names in found if names[0].startswith("train")] == [["train-0000"], ["train-0000", "train-0001"]]

@@ -70,7 +70,9 @@ def _warp(rgba: np.ndarray, landmarks: np.ndarray, stretch: float, moves: np.nda
     premultiplied[..., :3] *= premultiplied[..., 3:] / 255
     warped = cv2.remap(premultiplied, source.astype(np.float32), None, cv2.INTER_LINEAR)
     warped[..., :3] *= 255 / warped[..., 3:].clip(1)
-    moved = landmarks + _shift((landmarks - origin) @ axes.T / unit, stretch, moves) @ axes * unit
+    moved = landmarks
+    for _ in range(8):  # what comes to lie at `moved` is taken from there, minus the shift there
+        moved = landmarks + _shift((moved - origin) @ axes.T / unit, stretch, moves) @ axes * unit
     return warped.round().clip(0, 255).astype(np.uint8), moved
 
 
