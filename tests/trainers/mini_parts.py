@@ -60,11 +60,12 @@ def config(**changes) -> TransformerConfig:
     )
 
 
-def run(parts, out, start_from=None, **changes):
+def run(parts, out, *, settings=None, pictures=None, start_from=None, **changes):
+    """A whole training of `settings`, by default the tiny one with `changes`; returns the transformer's folder."""
     return train(
-        config(**changes),
+        settings or config(**changes),
         start_from=start_from,
-        pictures=parts / "shards",
+        pictures=pictures or parts / "shards",
         vae=parts / "vae",
         vlm=parts / "vlm",
         out=out,

@@ -33,7 +33,7 @@ from trainers.mini.models import (
     grow,
     look_at_references,
 )
-from trainers.mini.transformer import flow_loss, train
+from trainers.mini.transformer import flow_loss
 from trainers.runs import step_generator
 
 pytestmark = pytest.mark.usefixtures("small_references")
@@ -141,7 +141,7 @@ def test_command_killed_and_resumed_equals_one_run(parts, tmp_path):
     run(parts, tmp_path / "whole")
     code = (
         "import sys; from pathlib import Path; import trainers.mini.assemble as a; import torch;"
-        f"a.REFERENCE_SIDE = {SIDE}; torch.set_num_threads(1);"
+        f"a.REFERENCE_SIDE = {SIDE}; torch.set_num_threads({torch.get_num_threads()});"
         "from tests.trainers.mini_parts import run;"
         "run(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
@@ -229,14 +229,7 @@ def test_a_stage_can_teach_to_read(parts, tmp_path, monkeypatch):
     stage = Stage(name="words", steps=3, mix=("group-2",), batch=4, levels=2, start_reading=True, reading_weight=0.1)
     after = Stage(name="after", steps=1, mix=("group-2",), batch=2, levels=2)
     settings = TransformerConfig(stages=(stage, after), size=SMALL, warmup=1, evaluate_every=100, evaluated=2)
-    train(
-        settings,
-        pictures=parts / "shards",
-        vae=parts / "vae",
-        vlm=parts / "vlm",
-        out=tmp_path / "run",
-        device=torch.device("cpu"),
-    )
+    run(parts, tmp_path / "run", settings=settings)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     costs = [line["reading"] for line in lines if "loss" in line and "reading" in line]
     assert costs
@@ -245,7 +238,7 @@ def test_a_stage_can_teach_to_read(parts, tmp_path, monkeypatch):
 
 def test_a_run_can_go_on_from_the_weights_of_another(parts, tmp_path):
     first = run(parts, tmp_path / "first")
-    second = run(parts, tmp_path / "second", learning_rate=1e-12, start_from=first)
+    second = run(parts, tmp_path / "second", start_from=first, learning_rate=1e-12)
     weights = [load_file(folder / "diffusion_pytorch_model.safetensors") for folder in (first, second)]
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-6) for name in weights[0])
 
@@ -272,15 +265,7 @@ def test_a_grown_transformer_computes_the_same_at_first(feeder, parts, tmp_path)
     grown = TransformerConfig(
         stages=STAGES, size=replace(SMALL, layers=4), warmup=1, evaluate_every=100, evaluated=2, learning_rate=1e-12
     )
-    folder = train(
-        grown,
-        pictures=parts / "shards",
-        vae=parts / "vae",
-        vlm=parts / "vlm",
-        out=tmp_path / "run",
-        device=torch.device("cpu"),
-        start_from=tmp_path / "small",
-    )
+    folder = run(parts, tmp_path / "run", settings=grown, start_from=tmp_path / "small")
     weights = load_file(folder / "diffusion_pytorch_model.safetensors")
     assert torch.allclose(
         weights["transformer_blocks.2.attn.to_q.weight"], small.transformer_blocks[2].attn.to_q.weight
@@ -307,12 +292,5 @@ def test_shards_finished_meanwhile_are_taken_in(parts, tmp_path):
     original = LatentStore.load
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LatentStore, "load", load)
-        train(
-            settings,
-            pictures=pictures,
-            vae=parts / "vae",
-            vlm=parts / "vlm",
-            out=tmp_path / "run",
-            device=torch.device("cpu"),
-        )
+        run(parts, tmp_path / "run", settings=settings, pictures=pictures)
     assert [names for names in found if names[0].startswith("train")] == [["train-0000"], ["train-0000", "train-0001"]]
