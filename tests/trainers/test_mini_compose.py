@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 from core.portraits import reference_landmarks
+from trainers.mini import compose
 from trainers.mini.compose import MIDDLE_ROW, compose_shard
 from trainers.mini.cutouts import HELD_OUT_PEOPLE, Cutouts
+from trainers.mini.data import Shard
 from trainers.mini.geometry import CENTRES, REFERENCE_SIDE
 from trainers.mini.render import ADULT_PICTURES, CANVAS, CHILD_PICTURES, plan_cutout
 from trainers.people.record import Face, describe
@@ -59,3 +61,20 @@ def test_examples_name_where_the_faces_lie():
             found = np.array(face)
             assert np.abs(found.mean(0) - (centre, MIDDLE_ROW)).max() < 5  # they are jittered
             assert np.isclose((found - found.mean(0)).std(), (wanted - wanted.mean(0)).std(), atol=0.05)
+
+
+def test_the_command_composes_everybody_again_as_other_people_but_never_those_held_out(tmp_path, monkeypatch):
+    for number in (0, 7):
+        cutouts().save(tmp_path / "cutouts" / f"cutouts-{number:05d}")
+    written = {}
+    for part in ("1/2", "2/2", "1/2"):  # the last finds its work done
+        command = ["--cutouts", tmp_path / "cutouts", "--out", tmp_path / "out", "--per-person", 3, "--varied", 2]
+        monkeypatch.setattr("sys.argv", ["compose", *map(str, command), "--part", part])
+        compose.main()
+        written |= {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir() if path not in written}
+    assert all(path.stat().st_mtime_ns == time for path, time in written.items())
+    names = sorted(path.stem for path in (tmp_path / "out").glob("*.json"))
+    assert names == ["held_out-00000", "train-00007", "train-00007-1", "train-00007-2"]
+    people = [set(Shard.load(tmp_path / "out" / name).portrait_people.tolist()) for name in names[1:]]
+    assert people[0] == set(PEOPLE)
+    assert not people[0] & people[1] | people[1] & people[2]
