@@ -25,6 +25,7 @@ from trainers.mini.assemble import assemble
 from trainers.mini.attention import speed_up_training
 from trainers.mini.curriculum import Stage, TransformerConfig
 from trainers.mini.examine import PROMPT_SIGMA, prompt_gaps, reference_gaps
+from trainers.mini.feeding import Ahead
 from trainers.mini.latents import LatentStore
 from trainers.mini.models import (
     Offset,
@@ -294,3 +295,15 @@ def test_shards_finished_meanwhile_are_taken_in(parts, tmp_path):
         patch.setattr(LatentStore, "load", load)
         run(parts, tmp_path / "run", settings=settings, pictures=pictures)
     assert [names for names in found if names[0].startswith("train")] == [["train-0000"], ["train-0000", "train-0001"]]
+
+
+def test_batches_drawn_ahead_are_those_of_their_steps(feeder):
+    feeder, _ = feeder
+    ahead = Ahead(feeder, STAGES[1], seed=3, device=torch.device("cpu"))
+    for step in (5, 6, 7, 2):  # the last is none that was drawn ahead
+        kind, batch, generator = ahead.take(step)
+        own = step_generator(3, step)
+        assert kind == STAGES[1].mix[int(torch.randint(2, (1,), generator=own))]
+        assert torch.equal(batch.target, feeder.draw(kind, STAGES[1].batch, own).target)
+        assert torch.equal(generator.get_state(), own.get_state())
+    ahead.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from core.backbones.protocol import Conditioning
 from core.backbones.qwen_image_21 import QwenImage21Backbone
 from trainers.mini.curriculum import Stage, TransformerConfig, parse_kind
 from trainers.mini.latents import LatentSet, Text, stack_texts, text_of
+from trainers.runs import step_generator
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,29 @@ class Feeder:
             words,
             torch.zeros(count, people, 5, 2),
         )
+
+
+class Ahead:
+    """The batches of a stage, each drawn by a thread while the step before it computes, so that no GPU waits for it."""
+
+    def __init__(self, feeder: Feeder, stage: Stage, *, seed: int, device: torch.device) -> None:
+        self._feeder, self._stage, self._seed, self._device = feeder, stage, seed, device
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._drawn: dict[int, Future] = {}
+
+    def take(self, step: int) -> tuple[str, Batch, torch.Generator]:
+        """Kind and batch of a step, on the device, and its generator, which goes on behind them."""
+        wanted = self._drawn.pop(step, None) or self._thread.submit(self._draw, step)
+        self._drawn = {step + 1: self._thread.submit(self._draw, step + 1)}
+        return wanted.result()
+
+    def stop(self) -> None:
+        self._thread.shutdown()
+
+    def _draw(self, step: int) -> tuple[str, Batch, torch.Generator]:
+        generator = step_generator(self._seed, step)
+        kind = self._stage.mix[int(torch.randint(len(self._stage.mix), (1,), generator=generator))]
+        return kind, self._feeder.draw(kind, self._stage.batch, generator).to(self._device), generator
 
 
 def _blank(text: Text) -> Text:

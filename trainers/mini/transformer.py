@@ -32,7 +32,7 @@ from trainers.mini.averaging import MovingAverage, fast_precision
 from trainers.mini.curriculum import Stage, TransformerConfig, parse_kind
 from trainers.mini.data import shard_paths
 from trainers.mini.examine import draw_held_out, prompt_gaps, reference_gaps
-from trainers.mini.feeding import Batch, Feeder
+from trainers.mini.feeding import Ahead, Batch, Feeder
 from trainers.mini.geometry import CENTRES, HEIGHT, LOWERED, MAX_REFERENCES, PATCH, REFERENCE_SIDE, WIDTH
 from trainers.mini.identity_term import SCHEDULES, IdentityTerm
 from trainers.mini.latents import LatentStore
@@ -106,14 +106,15 @@ def train(
 
     # 2. train, stage by stage
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="transformer", unit="step")
-    data = held_out = feeder = reading = None
+    data = held_out = ahead = reading = None
     store, held_out_store, last = LatentStore(out / "cache"), LatentStore(out / "cache"), None
     for step in bar:
         first, stage = config.stage_at(step)
         refreshed = step == first or (stage.refresh > 0 and (step - first) % stage.refresh == 0)
         if data is None or refreshed:
-            if reading is not None:
-                reading.stop()
+            for part in (reading, ahead):
+                if part is not None:
+                    part.stop()
             identity = reading = None
             # a stage takes every shard finished when it begins, and a resumed run the same ones again
             if refreshed or shards is None:
@@ -135,15 +136,14 @@ def train(
                 average = MovingAverage(model, config.average_decay)
             if stage.reading_weight > 0:
                 reading = ReadingTerm(model)
-        generator = step_generator(config.seed, step)
+            ahead = Ahead(feeder, stage, seed=config.seed, device=device)
         rate = config.learning_rate * learning_rate_factor(
             step, steps=config.steps, warmup=config.warmup, decay_share=config.decay_share
         )
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
 
-        kind = stage.mix[int(torch.randint(len(stage.mix), (1,), generator=generator))]
-        batch = feeder.draw(kind, stage.batch, generator).to(device)
+        kind, batch, generator = ahead.take(step)
         with fast_precision(device):
             flow = flow_loss(backbone, batch, stage, config, generator)
         loss, found = flow.loss, {"loss": flow.loss}
@@ -166,10 +166,12 @@ def train(
         # 3. show and keep
         done = step + 1 == config.steps
         last_of_stage = step + 1 == first + stage.steps
-        if last_of_stage or run.save_is_due() or (step + 1) % config.evaluate_every == 0:
+        evaluated = last_of_stage or (step + 1) % config.evaluate_every == 0
+        saved = last_of_stage or run.save_is_due()
+        if evaluated or saved:
             _log(run, *last)
             last = None
-        if last_of_stage or (step + 1) % config.evaluate_every == 0:
+        if evaluated:
             averaged = build_backbone(_with_transformer(pipeline, average.model(model)))
             shown = replace(stage, mix=tuple(kind for kind in stage.mix if held_out.has(*parse_kind(kind))))
             examiner = Feeder(held_out, averaged, shown, config)
@@ -178,7 +180,7 @@ def train(
                 gaps |= prompt_gaps(averaged, examiner, shown, config)
                 draw_held_out(averaged, examiner, shown, out / f"held_out_{step + 1:06d}.png")
             run.log(step + 1, **gaps)
-        if last_of_stage or run.save_is_due():
+        if saved:
             run.save(
                 {
                     "step": step + 1,
@@ -190,6 +192,8 @@ def train(
             )
         if done or last_of_stage:
             average.model(model).save_pretrained(out / "transformer")
+    if ahead is not None:
+        ahead.stop()
     return out / "transformer"
 
 
