@@ -54,6 +54,7 @@ class BundleCard:
     download_gb, memory_gb: size of the download; weights in `dtype` plus work space for a picture of default
         size.
     steps, height, width: defaults of a generation; the sides in pixels.
+    one_size: trained on pictures of that size alone; results of others carry a note.
     guidance: default scale of classifier-free guidance towards the prompt; 1 is none.
     child_guidance: the same for the age task; None where there is no difference.
     guidance_above: the noise level down to which it acts (core/sampler.py).
@@ -78,6 +79,7 @@ class BundleCard:
     steps: int
     height: int
     width: int
+    one_size: bool = False
     guidance: float = 1.0
     child_guidance: float | None = None
     guidance_above: float = 0.0

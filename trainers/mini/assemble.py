@@ -80,6 +80,7 @@ def assemble(vae: Path, vlm: Path, transformer: Path, out: Path, *, steps: int =
             child_schedule=CHILD_SCHEDULE,
             height=HEIGHT,
             width=WIDTH,
+            one_size=True,
             reference_side=REFERENCE_SIDE,
             text_stride=TEXT_STRIDE,
             max_references=MAX_REFERENCES,
