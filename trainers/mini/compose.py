@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from core.portraits import FACE_MIDDLE, align_face, reference_landmarks
 from trainers.mini.cutouts import HELD_OUT_PEOPLE, PEOPLE_PER_SHARD, Cutouts, landmarks_of
-from trainers.mini.data import Box, Example, Shard
+from trainers.mini.data import Box, Example, Shard, share_of
 from trainers.mini.geometry import CENTRES, HEIGHT, LOWERED, REFERENCE_SIDE, WIDTH
 from trainers.mini.vary import vary_people
 from trainers.people.captions import facts_of, rich_caption, user_words
@@ -51,8 +51,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    part, parts = (int(number) for number in arguments.part.split("/"))
-    paths = sorted(arguments.cutouts.glob("cutouts-*.json"))[part - 1 :: parts]
+    paths = share_of(sorted(arguments.cutouts.glob("cutouts-*.json")), arguments.part)
     for path in tqdm(paths, desc="compose", unit="shard"):
         number = int(path.stem.removeprefix("cutouts-"))
         held_out = number * PEOPLE_PER_SHARD < HELD_OUT_PEOPLE

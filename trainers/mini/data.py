@@ -12,12 +12,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+T = TypeVar("T")
 Box = tuple[float, float, float, float]
 Points = tuple[tuple[float, float], ...]
 
@@ -109,6 +111,12 @@ def shard_paths(folder: Path, split: str) -> list[Path]:
             f"no {split} shard in {folder}; render some with `python -m trainers.mini.render --out {folder}`"
         )
     return paths
+
+
+def share_of(work: Sequence[T], part: str) -> Sequence[T]:
+    """What "2/3", the second of three processes, does of `work`."""
+    number, processes = (int(figures) for figures in part.split("/"))
+    return work[number - 1 :: processes]
 
 
 def face_mask(boxes: Sequence[Box], height: int, width: int) -> np.ndarray:

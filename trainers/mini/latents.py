@@ -30,7 +30,7 @@ from core.colours import ANY_COLOUR
 from core.prompts import Task, static_prompt
 from trainers.mini.assemble import build_backbone, build_pipeline, load_vlm
 from trainers.mini.captions import mentions
-from trainers.mini.data import Example, Shard, clothes_boxes, face_mask, shard_paths, to_tensor
+from trainers.mini.data import Example, Shard, clothes_boxes, face_mask, shard_paths, share_of, to_tensor
 from trainers.mini.geometry import MAX_REFERENCES, PATCH, TEXT_STRIDE
 from trainers.mini.models import TransformerSize, build_transformer
 
@@ -56,10 +56,9 @@ def main() -> None:
     vae = AutoencoderKLQwenImage21.from_pretrained(arguments.vae)
     transformer = build_transformer(TransformerSize(layers=1), text_encoder.config.text_config.hidden_size)
     backbone = build_backbone(build_pipeline(vae, text_encoder, processor, transformer))
-    part, parts = (int(number) for number in arguments.part.split("/"))
     store = LatentStore(arguments.cache)
     paths = [path for split in ("held_out", "train") for path in shard_paths(arguments.pictures, split)]
-    for path in tqdm(paths[part - 1 :: parts], desc="latents", unit="shard"):
+    for path in tqdm(share_of(paths, arguments.part), desc="latents", unit="shard"):
         for name in ("latents", "text"):
             store.stored(path, backbone, name)
 

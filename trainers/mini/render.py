@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trainers.mini.cutouts import HELD_OUT_PEOPLE, PEOPLE_PER_SHARD, Cutouts
+from trainers.mini.data import share_of
 from trainers.people.camera import Camera
 from trainers.people.identity import sample_identity
 from trainers.people.mesh import PeopleMesh
@@ -46,9 +47,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    part, parts = (int(number) for number in arguments.part.split("/"))
     renderer = Renderer(PeopleMesh(device=arguments.device))
-    shards = _training_first(range(-(-arguments.people // PEOPLE_PER_SHARD)))[part - 1 :: parts]
+    shards = share_of(_training_first(range(-(-arguments.people // PEOPLE_PER_SHARD))), arguments.part)
     for shard in tqdm(shards, desc="cut-outs", unit="shard"):
         path = arguments.out / f"cutouts-{shard:05d}"
         if not path.with_suffix(".json").exists():

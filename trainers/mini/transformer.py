@@ -148,7 +148,8 @@ def train(
             flow = flow_loss(backbone, batch, stage, config, generator)
         loss, found = flow.loss, {"loss": flow.loss}
         if identity is not None and (task := parse_kind(kind)[0]) in SCHEDULES:
-            of_faces = identity(task, flow.estimates, flow.targets, flow.landmarks, flow.sigma, generator)
+            landmarks = batch.landmarks.repeat_interleave(stage.levels, dim=0)
+            of_faces = identity(task, flow.estimates, flow.targets, landmarks, flow.sigma, generator)
             loss, found = loss + stage.identity_weight * of_faces, {**found, "identity": of_faces}
         if reading is not None and (of_words := reading(batch, stage.levels)) is not None:
             loss, found = loss + stage.reading_weight * of_words, {**found, "reading": of_words}
@@ -244,13 +245,12 @@ def counterparts(processor: PictureQwen3VLProcessor) -> list[Offset]:
 
 @dataclass(frozen=True, eq=False)
 class FlowLoss:
-    """loss: scalar. For B = prompts x noise levels: estimates and targets, clean latents (B, C, rows, columns);
-    landmarks (B, people, 5, 2) in pixels; sigma (B,)."""
+    """loss: scalar. For B = prompts x noise levels: estimates and targets, clean latents (B, C, rows, columns); sigma
+    (B,)."""
 
     loss: Tensor
     estimates: Tensor
     targets: Tensor
-    landmarks: Tensor
     sigma: Tensor
 
 
@@ -281,8 +281,7 @@ def flow_loss(
     v_pred = backbone.velocity(prefix, x_t, sigma, reference_weight=sees_references)
     error = (v_pred - velocity_target(x0, noise)).square()
     loss = (error * weight).mean() / weight.mean()
-    landmarks = batch.landmarks.repeat_interleave(levels, dim=0)
-    return FlowLoss(loss, clean_estimate(x_t, v_pred, sigma), x0, landmarks, sigma)
+    return FlowLoss(loss, clean_estimate(x_t, v_pred, sigma), x0, sigma)
 
 
 if __name__ == "__main__":
