@@ -47,6 +47,7 @@ def open_studio(settings: Settings) -> Studio:
         face_pack=settings.face_pack,
         device=None if settings.device == "auto" else settings.device,
         allow_download=settings.allow_download,
+        precision=settings.precision,
         threads=settings.threads,
     )
     host.start()

@@ -14,6 +14,7 @@ import torch
 
 from core.backbones.bundles import Bundle, load_bundle
 from core.faces import FaceAnalyzer, FacePackError
+from core.precision import Precision
 from core.prompts import PromptWriter
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class ModelHost:
         face_pack: name or folder that replaces the bundle's own; None keeps that.
         device: torch device; None takes CUDA where there is one.
         allow_download: whether hub weights may be fetched; the licence was shown before this was said.
+        precision: of the transformer on a CPU, see `load_bundle`.
         threads: torch threads on a CPU; None leaves torch's choice.
     """
 
@@ -61,12 +63,14 @@ class ModelHost:
         face_pack: str | Path | None = None,
         device: str | None = None,
         allow_download: bool = False,
+        precision: Precision = "auto",
         threads: int | None = None,
     ) -> None:
         self._source = bundle
         self._face_pack = face_pack
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._allow_download = allow_download
+        self._precision = precision
         self._threads = threads
         self._state = ModelState(stage=Stage.WAITING, message="The models have not been asked for yet.")
         self._finished = threading.Event()
@@ -122,6 +126,7 @@ class ModelHost:
             bundle = load_bundle(
                 self._source,
                 device=self._device,
+                precision=self._precision,
                 allow_download=self._allow_download,
                 progress=self._downloading,
             )

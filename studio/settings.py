@@ -14,6 +14,8 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliApp, CliImplicitFlag, SettingsConfigDict
 
+from core.precision import Precision
+
 BESIDE_THE_APP = Path(__file__).resolve().parents[1] / "data"
 SPACE_VOLUME = Path("/data")
 
@@ -55,6 +57,7 @@ class Settings(BaseSettings):
         False, description="let models be fetched from the Hugging Face hub when they are not on this machine"
     )
     device: str = Field("auto", description="torch device: auto, cpu, cuda, cuda:1, ...")
+    precision: Precision = Field("auto", description="on a CPU: float32, bfloat16, or auto, the faster one")
     threads: int = Field(1, ge=1, le=256, description="CPU threads for the models")
 
     # Page

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from accelerate import PartialState
@@ -28,6 +28,7 @@ from tqdm import tqdm
 from core.adapters import AdapterCard, AdapterError, save_adapter
 from core.backbones.bundles import Bundle, BundleError, load_bundle
 from core.flow import SigmaDistribution, sample_sigmas
+from core.precision import Precision, computes_in_bfloat16
 from core.preference import PreferenceLoss, flow_dpo_loss
 from trainers.config import load_config
 from trainers.encodings import EncodedPair, Encodings
@@ -36,7 +37,6 @@ from trainers.policies import (
     POLICY,
     NoisyPair,
     Policies,
-    computes_in_bfloat16,
     gradient_checkpointing,
     policy_adapters,
 )
@@ -76,7 +76,7 @@ class DpoConfig:
     sft_weight: float = 0.0
     sigma_distribution: SigmaDistribution = "uniform"
     sigma_shift: float = 1.0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """auto: bfloat16 where the device has units for it."""
     gradient_checkpointing: bool = False
     """Less memory for about a third more time."""
@@ -97,7 +97,7 @@ class DpoConfig:
         for name in ("learning_rate", "gradient_clip", "beta", "sigma_shift"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but must be a finite number above 0.")
-        if self.precision not in ("auto", "float32", "bfloat16"):
+        if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; choose auto, float32 or bfloat16.")
 
 

@@ -161,17 +161,6 @@ class Policies:
         return torch.autocast(self._backbone.device.type, torch.bfloat16, enabled=self._bfloat16)
 
 
-def computes_in_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether a training of this precision runs in bfloat16; "auto" does where the device has units for it."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # The names are torch's own and private; without them a CPU is taken to have none.
-    fast = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in fast)
-
-
 @contextmanager
 def gradient_checkpointing(transformer: nn.Module, wanted: bool) -> Iterator[None]:
     """Compute activations again in the backward pass, where wanted, instead of keeping them."""

@@ -145,6 +145,13 @@ class QwenImage21Backbone:
 
     def prefill(self, conditioning: Conditioning) -> Prefix:
         keys, values, frame, valid = self._read(conditioning)
+        absorbed = not (self.text_first and conditioning.reference_latents)
+        shared = 0 if absorbed else int(conditioning.picture_slots.nonzero()[0])
+        if valid is not None and len(conditioning) == 1:
+            # Positions are in the keys by now, so padding can go instead of being masked at every step.
+            shared = int(valid[0, :shared].sum())
+            keys, values = (tuple(part[:, valid[0]] for part in parts) for parts in (keys, values))
+            valid = None
         length = keys[0].shape[1]
         if not conditioning.reference_latents:
             return Prefix(
@@ -155,7 +162,6 @@ class QwenImage21Backbone:
                 valid,
             )
         if conditioning.without_references is None:
-            shared = int(conditioning.picture_slots.nonzero()[0]) if self.text_first else 0
             layout = PrefixLayout(shared=shared, with_references=length - shared, without_references=0)
             return Prefix(keys, values, layout, frame, valid)
 

@@ -210,6 +210,25 @@ def test_padding_is_never_attended_to(bundle):
             torch.testing.assert_close(clean, other, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.5, 0.0])
+def test_padding_of_a_single_prompt_is_left_out_of_its_prefix(bundle, kind, weight):
+    backbone = bundle.backbone
+    if kind == EDIT_PLUS:
+        pytest.skip("this family has no prefix to leave anything out of")
+    plain = backbone.encode_prompt("two people", portraits(0))
+    tokens = len(plain.picture_slots)
+    padded = plain.padded(tokens + 19, backbone.text_first)
+    # in a batch padding is masked, row by row
+    masked = backbone.prefill(backbone.stack([padded, padded]))
+    alone = backbone.prefill(padded)
+    assert alone.valid is None
+    assert alone.keys[0].shape[1] == masked.keys[0].shape[1] - 19 == backbone.prefill(plain).keys[0].shape[1]
+    x_t, sigma = targets(bundle, 2)
+    with torch.no_grad():
+        ours, expected = (backbone.velocity(prefix, x_t, sigma, reference_weight=weight) for prefix in (alone, masked))
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+
+
 def test_gradient_checkpointing_changes_nothing(trainable):
     backbone, transformer = trainable.backbone, trainable.backbone.transformer
     conditioning = backbone.encode_prompt("two people", portraits(0))

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
 
 from core.backbones.bundles import BUNDLES, MINI, BundleCard, BundleError, find_card, load_bundle, write_card
+from core.sampler import initial_noise
 from tests.tiny_bundles import write_tiny_bundle
 
 COMMIT = "c" * 40
@@ -48,6 +50,23 @@ def test_loading_a_folder(folder):
     assert bundle.backbone.transformer.dtype == torch.float32
     assert not any(p.requires_grad for p in bundle.backbone.transformer.parameters())
     assert load_bundle(folder, dtype=torch.bfloat16).backbone.transformer.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("family", ["qwen-image-2.1", "qwen-image-edit-plus"])
+def test_the_transformer_alone_can_compute_in_half_precision_on_a_cpu(family, tmp_path):
+    folder = write_tiny_bundle(tmp_path / "tiny", family=family)
+    full, half = load_bundle(folder), load_bundle(folder, precision="bfloat16")
+    assert half.backbone.transformer.dtype == torch.bfloat16
+    assert half.text_encoder.dtype == half.pipeline.vae.dtype == torch.float32
+    x_t, sigma = initial_noise([0], full.backbone.latent_shape(64, 64)), torch.tensor([0.75])
+    velocities = []
+    for bundle in (full, half):
+        conditioning = bundle.backbone.encode_prompt("two people", [np.full((64, 64, 3), 90, np.uint8)])
+        with torch.no_grad():
+            velocities.append(bundle.backbone.velocity(bundle.backbone.prefill(conditioning), x_t, sigma))
+    assert velocities[1].dtype == torch.float32
+    error = (velocities[1] - velocities[0]).norm() / velocities[0].norm()
+    assert 0 < error < 0.03  # eight bits of mantissa
 
 
 def test_the_revision_of_a_folder_changes_with_its_weights_alone(folder, tmp_path):

@@ -82,6 +82,7 @@ def test_a_candidate_for_each_seed_with_all_it_takes_to_make_it_again(bundle, an
     assert record["revision"] == bundle.revision
     assert record["schedule"] == "constant"
     assert (record["seed"], record["steps"], record["adapter"]) == (3, 4, None)
+    assert record["precision"] == "float32"
 
     again = dataclasses.replace(
         REQUEST,

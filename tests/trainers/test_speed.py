@@ -12,7 +12,9 @@ from trainers.bench.speed import CASES, EDIT_CASES, Work, compare, measure_case,
 
 def work_on(folder: Path, family: str) -> Work:
     bundle = write_tiny_bundle(folder, family=family)
-    return Work(bundle=str(bundle), device="cpu", threads=1, people=2, height=64, width=96, steps=2)
+    return Work(
+        bundle=str(bundle), device="cpu", precision="bfloat16", threads=1, people=2, height=64, width=96, steps=2
+    )
 
 
 # The stock edit pipeline resizes its references to a megapixel, which is no test's business.

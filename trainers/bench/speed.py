@@ -14,13 +14,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 
 from core.backbones.bundles import Bundle, find_card, load_bundle
+from core.precision import Precision, computes_in_bfloat16
 from core.prompts import Task, static_prompt
 from core.sampler import sample
 from trainers.bench.cases import compare_cases, peak_memory_mb, time_case
@@ -35,6 +36,7 @@ class Work:
 
     bundle: str
     device: str
+    precision: Precision
     threads: int
     people: int
     height: int
@@ -76,6 +78,7 @@ CASES = {
     "stock, 4 candidates, large references": stock(4, large_references=True),
     "stock, 4 candidates, no cache": stock(4, use_kv_cache=False),
     "stock, 4 candidates, large references, no cache": stock(4, large_references=True, use_kv_cache=False),
+    "stock, 4 candidates, large references, float32": stock(4, large_references=True),
 }
 EDIT_CASES = (
     "ours, 1 candidate",
@@ -125,7 +128,11 @@ def _stock(bundle: Bundle, work: Work, count: int, reference_side: int | None, *
 def measure_case(name: str, work: Work, *, repeats: int) -> dict[str, float]:
     """Times and memory of one case, see `time_case`, and the memory after loading."""
     torch.set_num_threads(work.threads)
-    bundle = load_bundle(work.bundle, device=work.device)
+    precision = "float32" if name.endswith("float32") else work.precision
+    # diffusers' pipeline wants all parts in one precision
+    half = name.startswith("stock") and computes_in_bfloat16(precision, torch.device(work.device))
+    dtype = torch.bfloat16 if half else None
+    bundle = load_bundle(work.bundle, device=work.device, dtype=dtype, precision=precision)
     loaded = peak_memory_mb(work.device)
     found = time_case(CASES[name](bundle, work), repeats=repeats, device=work.device)
     return {**found, "loaded_memory_mb": loaded}
@@ -150,6 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m trainers.bench.speed", description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", default="mini")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto", help="on a CPU, of both sides")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--people", type=int, default=2)
     parser.add_argument("--height", type=int, default=256)

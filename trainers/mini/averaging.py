@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from trainers.policies import computes_in_bfloat16
+from core.precision import computes_in_bfloat16
 
 
 def fast_precision(device: torch.device) -> torch.autocast:
