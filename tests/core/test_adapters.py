@@ -103,6 +103,17 @@ def test_saving_and_loading_keeps_alpha(bundle, tmp_path):
     assert torch.equal(velocity(fresh), velocity(bundle))
 
 
+def test_an_adapter_does_the_same_in_half_precision(bundle, saved):
+    half = load_bundle(bundle.folder, precision="bfloat16")
+    base = velocity(half)
+    for each in (bundle, half):
+        each.adapters.swap(saved[1])
+    expected, found = velocity(bundle), velocity(half)
+    assert (found - expected).norm() < 0.25 * (found - base).norm()  # its effect is well above what rounding does
+    half.adapters.unload(half.adapters.active.card.digest)
+    assert torch.equal(velocity(half), base)
+
+
 def test_load_use_scale_and_unload(bundle, saved):
     base = velocity(bundle)
     adapters = bundle.adapters
