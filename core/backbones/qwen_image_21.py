@@ -145,8 +145,8 @@ class QwenImage21Backbone:
 
     def prefill(self, conditioning: Conditioning) -> Prefix:
         keys, values, frame, valid = self._read(conditioning)
-        absorbed = not (self.text_first and conditioning.reference_latents)
-        shared = 0 if absorbed else int(conditioning.picture_slots.nonzero()[0])
+        text_unaware = self.text_first and bool(conditioning.reference_latents)
+        shared = int(conditioning.picture_slots.nonzero()[0]) if text_unaware else 0
         if valid is not None and len(conditioning) == 1:
             # Positions are in the keys by now, so padding can go instead of being masked at every step.
             shared = int(valid[0, :shared].sum())
