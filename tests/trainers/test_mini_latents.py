@@ -8,7 +8,7 @@ from tests.trainers.mini_parts import config, run, untrained_backbone
 from tests.trainers.mini_shards import make_shard
 from trainers.mini import latents
 from trainers.mini.curriculum import Stage
-from trainers.mini.data import Shard, shard_paths
+from trainers.mini.data import Example, Shard, shard_paths, to_tensor
 from trainers.mini.feeding import Feeder
 from trainers.mini.geometry import TEXT_STRIDE
 from trainers.mini.latents import READ_WITH_PICTURES, LatentStore, prompt_for, stack_texts
@@ -20,20 +20,21 @@ pytestmark = pytest.mark.usefixtures("small_references")
 def test_stored_batches_equal_what_the_backbone_encodes(feeder, parts):
     feeder, backbone = feeder
     batch = feeder.draw("group-2", 1, step_generator(0, 3), dropout=False)
+    stored = batch.conditioning.embeddings[batch.conditioning.valid]  # without the padding
     shard = Shard.load(shard_paths(parts / "shards", "train")[0])
-    matches = []
-    for example in shard.examples:
-        direct = backbone.encode_prompt(example.prompt, [shard.portraits[i] for i in example.references])
-        stored = batch.conditioning.embeddings[batch.conditioning.valid]  # without the padding
-        matches.append(
-            direct.embeddings[0].shape == stored.shape
-            and torch.allclose(direct.embeddings[0], stored, atol=2e-2)
-            and all(
-                torch.allclose(a, b, atol=2e-2)
-                for a, b in zip(direct.reference_latents, batch.conditioning.reference_latents, strict=True)
-            )
-        )
-    assert sum(matches) == 1
+
+    def matches(row: int, example: Example) -> bool:
+        direct = backbone.encode_prompt(prompt_for(row, example), [shard.portraits[i] for i in example.references])
+        picture = to_tensor(shard.pictures[example.size][example.picture][None])
+        pairs = [
+            (direct.embeddings[0], stored),
+            (backbone.encode(picture), batch.target),
+            *zip(direct.reference_latents, batch.conditioning.reference_latents, strict=True),
+        ]
+        return all(a.shape == b.shape and torch.allclose(a, b, atol=2e-2) for a, b in pairs)
+
+    rows = [row for row, example in enumerate(shard.examples) if len(example.people) == 2]
+    assert [matches(row, shard.examples[row]) for row in rows].count(True) == 1
 
 
 def test_joined_shards_keep_their_own_references(parts, tmp_path):

@@ -234,7 +234,7 @@ def test_a_stage_can_teach_to_read(parts, tmp_path, monkeypatch):
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     costs = [line["reading"] for line in lines if "loss" in line and "reading" in line]
     assert costs
-    assert all(0 < cost < 20 for cost in costs)
+    assert all(0 < cost < 40 for cost in costs)
 
 
 def test_a_run_can_go_on_from_the_weights_of_another(parts, tmp_path):

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from core.portraits import FACE_MIDDLE, align_face, reference_landmarks
 from trainers.mini.cutouts import HELD_OUT_PEOPLE, PEOPLE_PER_SHARD, Cutouts, landmarks_of
 from trainers.mini.data import Box, Example, Shard, share_of
-from trainers.mini.geometry import CENTRES, HEIGHT, LOWERED, REFERENCE_SIDE, WIDTH
+from trainers.mini.geometry import CENTRES, HEIGHT, REFERENCE_SIDE, SQUARE, WIDTH
 from trainers.mini.vary import vary_people
 from trainers.people.captions import facts_of, rich_caption, user_words
 from trainers.people.places import Setting, choose_setting, paint
@@ -32,12 +32,14 @@ from trainers.people.record import POSITIONS, SceneRecord
 
 FACE = REFERENCE_SIDE / 2
 """Height of a face from brow to chin in references and pictures, roughly, in pixels."""
-MIDDLE_ROW = FACE_MIDDLE[1] * REFERENCE_SIDE + LOWERED
-"""Height of the faces' middles in a picture."""
+BELOW_MIDDLE = (FACE_MIDDLE[1] - 0.5) * REFERENCE_SIDE
+"""Faces lie as far below the middle of a picture, whatever its height, as below that of a reference."""
 CHILDREN = 0.3
 """Share of pictures in which everybody is a child."""
-BACKGROUND_SIZE = (160, 320)
-"""Rows and columns that places are painted at."""
+SQUARES = 0.3
+"""Share of pictures that are square."""
+PAINTED = {"wide": (160, 320), "square": (256, 320)}
+"""Rows and columns that places are painted at, for pictures of either shape."""
 
 
 def main() -> None:
@@ -77,17 +79,20 @@ def compose_shard(cutouts: Cutouts, count: int, rng: np.random.Generator, *, sam
     portraits = np.stack([portrait(cutouts, row, backgrounds, rng) for row in rows])
     box = face_box(np.array(FACE_MIDDLE) * REFERENCE_SIDE)
     index_of = {int(row): index for index, row in enumerate(rows)}
-    pictures, examples = [], []
+    pictures: dict[tuple[int, int], list[np.ndarray]] = {}
+    examples = []
     while len(examples) < count:
-        made = _group(cutouts, rows, index_of, len(examples), backgrounds, rng, same=rng.random() < same)
+        size = (SQUARE, SQUARE) if rng.random() < SQUARES else (HEIGHT, WIDTH)
+        of_size = pictures.setdefault(size, [])
+        made = _group(cutouts, rows, index_of, size, len(of_size), backgrounds, rng, same=rng.random() < same)
         if made is not None:
-            pictures.append(made[0])
+            of_size.append(made[0])
             examples.append(made[1])
     return Shard(
         portraits=portraits,
         portrait_people=cutouts.people[rows],
         portrait_boxes=np.tile(np.array(box, np.float32), (len(rows), 1)),
-        pictures={(HEIGHT, WIDTH): np.stack(pictures)},
+        pictures={size: np.stack(of_size) for size, of_size in pictures.items() if of_size},
         examples=tuple(examples),
     )
 
@@ -114,14 +119,16 @@ class Backgrounds:
     """A few painted places for each light, cropped and mirrored anew for every picture: painting is the slow part."""
 
     def __init__(self, lights: Sequence[str], rng: np.random.Generator, *, per_light: int = 6) -> None:
-        self._painted: dict[str, list[tuple[np.ndarray, Setting]]] = {}
+        self._painted: dict[tuple[str, str], list[tuple[np.ndarray, Setting]]] = {}
         for light in lights:
             settings = [choose_setting(int(rng.integers(1 << 30)), lights=[light]) for _ in range(per_light)]
-            self._painted[light] = [(_srgb(paint(s, *BACKGROUND_SIZE).numpy()), s) for s in settings]
+            for shape, size in PAINTED.items():
+                self._painted[light, shape] = [(_srgb(paint(s, *size).numpy()), s) for s in settings]
 
     def draw(self, light: str, height: int, width: int, rng: np.random.Generator) -> tuple[np.ndarray, Setting]:
         """(height, width, 3) uint8 of a place that can be seen in `light`, and what it is."""
-        painted, setting = self._painted[light][rng.integers(len(self._painted[light]))]
+        known = self._painted[light, "square" if height == width else "wide"]
+        painted, setting = known[rng.integers(len(known))]
         zoom = max(height / painted.shape[0], width / painted.shape[1], rng.uniform(0.8, 1.0))
         rows, columns = min(painted.shape[0], round(height / zoom)), min(painted.shape[1], round(width / zoom))
         top = rng.integers(painted.shape[0] - rows + 1)
@@ -158,6 +165,7 @@ def _group(
     cutouts: Cutouts,
     rows: np.ndarray,
     index_of: dict[int, int],
+    size: tuple[int, int],
     number: int,
     backgrounds: Backgrounds,
     rng: np.random.Generator,
@@ -184,20 +192,21 @@ def _group(
         ]
     )
 
-    picture, setting = backgrounds.draw(light, HEIGHT, WIDTH, rng)
+    height, width = size
+    picture, setting = backgrounds.draw(light, height, width, rng)
     boxes: list[Box] = [(0.0, 0.0, 0.0, 0.0)] * count
     landmarks = np.zeros((count, 5, 2))
     for person in rng.permutation(count):
         jitter = np.zeros(2) if same else rng.normal(0, 1.0, 2)
-        middle = np.array((CENTRES[count][person], MIDDLE_ROW)) + jitter
+        middle = np.array((CENTRES[count][person], height / 2 + BELOW_MIDDLE)) + jitter
         row = shown[person]
         landmarks[person] = place(picture, cutouts.rgba[row], landmarks_of(cutouts, row), middle)
         boxes[person] = face_box(middle)
     record = SceneRecord(
         seed=int(rng.integers(1 << 30)),
         kind="group",
-        height=HEIGHT,
-        width=WIDTH,
+        height=height,
+        width=width,
         setting=setting,
         interaction="together" if count > 1 else None,
         people=tuple(
@@ -211,7 +220,7 @@ def _group(
         people=tuple(int(person) for person in chosen),
         references=tuple(index_of[row] for row in references),
         picture=number,
-        size=(HEIGHT, WIDTH),
+        size=size,
         boxes=tuple(boxes),
         landmarks=tuple(tuple((round(x, 2), round(y, 2)) for x, y in face.tolist()) for face in landmarks),
         scene=user_words(record, record.seed),

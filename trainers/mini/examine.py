@@ -32,7 +32,7 @@ def reference_gaps(
     results: dict[str, float] = {}
     device = backbone.device
     for kind in dict.fromkeys(stage.mix):
-        batch = examiner.first(kind, config.evaluated).to(device)
+        batch = examiner.first(kind, config.evaluated, device=device)
         noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(11)).to(device)
         prefix = backbone.prefill(batch.conditioning)
         rolled = Conditioning(
@@ -67,7 +67,7 @@ def prompt_gaps(
     results: dict[str, float] = {}
     device = backbone.device
     for kind in dict.fromkeys(stage.mix):
-        batch = examiner.first(kind, config.evaluated).to(device)
+        batch = examiner.first(kind, config.evaluated, device=device)
         if not batch.clothes.any():
             continue
         noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(13)).to(device)
@@ -91,7 +91,7 @@ def draw_held_out(
     """References, generated (fixed seeds), true: two rows of six for every kind of the stage."""
     rows = []
     for kind in dict.fromkeys(stage.mix):
-        batch = examiner.first(kind, 6).to(backbone.device)
+        batch = examiner.first(kind, 6, device=backbone.device)
         prefix = backbone.prefill(batch.conditioning)
         count, shape = len(batch.target), batch.target.shape[1:]
         x_t = initial_noise(range(count), shape, backbone.device)

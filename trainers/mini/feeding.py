@@ -15,6 +15,8 @@ from trainers.mini.curriculum import Stage, TransformerConfig, parse_kind
 from trainers.mini.latents import LatentSet, Text, stack_texts, text_of
 from trainers.runs import step_generator
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -33,8 +35,10 @@ class Batch:
     landmarks: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        tensors = (self.target, self.faces, self.clothes, self.clothes_words, self.landmarks)
-        return Batch(self.conditioning.to(device), *(tensor.to(device) for tensor in tensors))
+        """On a device, in float32, which is made there: half the numbers are moved."""
+        target, faces, clothes = (part.to(device).float() for part in (self.target, self.faces, self.clothes))
+        conditioning = self.conditioning.to(device).to(device, torch.float32)
+        return Batch(conditioning, target, faces, clothes, self.clothes_words.to(device), self.landmarks.to(device))
 
 
 class Feeder:
@@ -42,7 +46,7 @@ class Feeder:
 
     def __init__(self, data: LatentSet, backbone: QwenImage21Backbone, stage: Stage, config: TransformerConfig) -> None:
         self._data, self._stage, self._config = data, stage, config
-        self._rows = {kind: data.rows(*parse_kind(kind)) for kind in stage.mix}
+        self._rows = {kind: _by_size(data, data.rows(*parse_kind(kind))) for kind in stage.mix}
         by_person: dict[int, list[int]] = {}
         for row, person in enumerate(data.portrait_people.tolist()):
             by_person.setdefault(person, []).append(row)
@@ -55,33 +59,40 @@ class Feeder:
         numbers = sorted({parse_kind(kind)[1] for kind in stage.mix})
         self._empty = {n: text_of(backbone.encode_prompt("", [black] * n)) for n in numbers}
 
-    def draw(self, kind: str, count: int, generator: torch.Generator, *, dropout: bool = True) -> Batch:
+    def draw(
+        self, kind: str, count: int, generator: torch.Generator, *, dropout: bool = True, device: torch.device = CPU
+    ) -> Batch:
         task, people = parse_kind(kind)
         if task in ("group", "child"):
-            return self._stored(self._rows[kind], people, count, generator, dropout)
-        return self._composed(people, count, generator, self._stage.copy_share if dropout else 0.0)
+            batch = self._stored(self._rows[kind], people, count, generator, dropout)
+        else:
+            batch = self._composed(people, count, generator, self._stage.copy_share if dropout else 0.0)
+        return batch.to(device)
 
-    def first(self, kind: str, count: int) -> Batch:
+    def first(self, kind: str, count: int, *, device: torch.device = CPU) -> Batch:
         """The same rows every time, for measuring."""
-        return self.draw(kind, count, torch.Generator().manual_seed(7), dropout=False)
+        return self.draw(kind, count, torch.Generator().manual_seed(7), dropout=False, device=device)
 
-    def _stored(self, rows: list[int], people: int, count: int, generator: torch.Generator, dropout: bool) -> Batch:
+    def _stored(
+        self, sizes: list[list[int]], people: int, count: int, generator: torch.Generator, dropout: bool
+    ) -> Batch:
+        """Rows of one of the `sizes`, drawn by its share."""
+        shares = torch.tensor([float(len(rows)) for rows in sizes])
+        rows = sizes[int(torch.multinomial(shares, 1, generator=generator))]
         drawn = [rows[i] for i in torch.randint(len(rows), (count,), generator=generator).tolist()]
-        size = self._data.examples[drawn[0]].size
-        drawn = [row for row in drawn if self._data.examples[row].size == size]
         texts = [self._text(row, people) for row in drawn]
         if dropout:
             dropped = torch.rand(len(drawn), generator=generator) < self._config.prompt_dropout
             texts = [self._empty[people] if drop else text for text, drop in zip(texts, dropped, strict=True)]
         references = tuple(
-            self._data.portraits[[self._data.references[row][k] for row in drawn]].float() for k in range(people)
+            self._data.portraits[[self._data.references[row][k] for row in drawn]] for k in range(people)
         )
         conditioning, words = _conditioning(texts, references)
         return Batch(
             conditioning,
-            torch.stack([self._data.pictures[row] for row in drawn]).float(),
-            torch.stack([self._data.faces[row] for row in drawn]).float(),
-            torch.stack([self._data.clothes[row] for row in drawn]).float(),
+            torch.stack([self._data.pictures[row] for row in drawn]),
+            torch.stack([self._data.faces[row] for row in drawn]),
+            torch.stack([self._data.clothes[row] for row in drawn]),
             words,
             torch.tensor([self._data.examples[row].landmarks for row in drawn]),
         )
@@ -107,13 +118,11 @@ class Feeder:
             targets.append([pair[1] for pair in pairs])
         portraits, faces = self._data.portraits, self._data.portrait_faces
         blank = [_blank(self._empty[people])] * count
-        conditioning, words = _conditioning(
-            blank, tuple(portraits[[r[k] for r in references]].float() for k in range(people))
-        )
+        conditioning, words = _conditioning(blank, tuple(portraits[[r[k] for r in references]] for k in range(people)))
         shown = torch.cat([faces[[t[k] for t in targets]] for k in range(people)], dim=2)
         return Batch(
             conditioning,
-            torch.cat([portraits[[t[k] for t in targets]] for k in range(people)], dim=3).float(),
+            torch.cat([portraits[[t[k] for t in targets]] for k in range(people)], dim=3),
             shown,
             shown.new_zeros(count, people, *shown.shape[1:]),
             words,
@@ -141,7 +150,15 @@ class Ahead:
     def _draw(self, step: int) -> tuple[str, Batch, torch.Generator]:
         generator = step_generator(self._seed, step)
         kind = self._stage.mix[int(torch.randint(len(self._stage.mix), (1,), generator=generator))]
-        return kind, self._feeder.draw(kind, self._stage.batch, generator).to(self._device), generator
+        return kind, self._feeder.draw(kind, self._stage.batch, generator, device=self._device), generator
+
+
+def _by_size(data: LatentSet, rows: Sequence[int]) -> list[list[int]]:
+    """The rows of each size of picture."""
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for row in rows:
+        sizes.setdefault(data.examples[row].size, []).append(row)
+    return list(sizes.values())
 
 
 def _blank(text: Text) -> Text:

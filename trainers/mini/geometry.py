@@ -5,11 +5,11 @@ PATCH = 16
 REFERENCE_SIDE = 128
 """Side of a reference, a square around the head."""
 HEIGHT, WIDTH = 160, 256
-"""Of a picture."""
+"""Of a picture, where nothing else is said."""
+SQUARE = 256
+"""Side of a square picture, the other size that is learned."""
 MAX_REFERENCES = 3
 CENTRES = {1: (128,), 2: (80, 176), 3: (48, 128, 208)}
 """Where the middles of faces lie across a picture: whole latent tokens away from where they lie in a reference."""
-LOWERED = 16
-"""Faces lie this much lower in a picture than in a reference: one latent token."""
 TEXT_STRIDE = 192
 """Prompts are padded to a multiple of this many tokens."""

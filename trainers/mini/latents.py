@@ -65,7 +65,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt as the transformer reads it: embeddings (S, D), picture_slots (S,) bool.
+    """A prompt as the transformer reads it: embeddings (S, D) half, picture_slots (S,) bool.
 
     clothes (S,) uint8: bit k is set at the tokens that colour the clothes of person k, if the prompt names them.
     """
@@ -211,10 +211,10 @@ def _colours(prompt: str, clothes: str | None) -> list[tuple[int, int]]:
 
 def text_of(conditioning: Conditioning) -> Text:
     slots = conditioning.picture_slots.cpu()
-    return Text(conditioning.embeddings[0].cpu(), slots, torch.zeros(len(slots), dtype=torch.uint8))
+    return Text(conditioning.embeddings[0].half().cpu(), slots, torch.zeros(len(slots), dtype=torch.uint8))
 
 
-def stack_texts(texts: Sequence[Text], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def stack_texts(texts: Sequence[Text]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Texts with the same pictures as one batch: embeddings (B, S, D), picture_slots (S,), valid and clothes (B, S).
 
     Shorter prompts are padded in front of the first picture, as `Conditioning.stack` does for a text-first model; up
@@ -224,7 +224,7 @@ def stack_texts(texts: Sequence[Text], dtype: torch.dtype = torch.float32) -> tu
     before = -(-max(firsts) // TEXT_STRIDE) * TEXT_STRIDE
     after = max(len(text.picture_slots) - first for text, first in zip(texts, firsts, strict=True))
     rows, length = len(texts), before + after
-    embeddings = torch.zeros(rows, length, texts[0].embeddings.shape[1], dtype=dtype)
+    embeddings = texts[0].embeddings.new_zeros(rows, length, texts[0].embeddings.shape[1])
     valid = torch.zeros(rows, length, dtype=torch.bool)
     clothes = torch.zeros(rows, length, dtype=torch.uint8)
     for row, (text, first) in enumerate(zip(texts, firsts, strict=True)):

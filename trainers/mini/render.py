@@ -30,8 +30,8 @@ from trainers.people.record import Face, PersonRecord, describe
 from trainers.people.renderer import Renderer
 from trainers.people.scene import Build, Scene, derived_seed, hair_height, identity_seed, plan_reference
 
-CANVAS = (176, 192)
-"""Rows and columns of a cut-out."""
+CANVAS = (236, 192)
+"""Rows and columns of a cut-out: down to where a square picture ends."""
 HEAD = 88
 """Pixels from chin to crown."""
 LIGHTS = ("overcast", "sunset", "window")

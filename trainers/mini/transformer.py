@@ -33,7 +33,7 @@ from trainers.mini.curriculum import Stage, TransformerConfig, parse_kind
 from trainers.mini.data import shard_paths
 from trainers.mini.examine import draw_held_out, prompt_gaps, reference_gaps
 from trainers.mini.feeding import Ahead, Batch, Feeder
-from trainers.mini.geometry import CENTRES, HEIGHT, LOWERED, MAX_REFERENCES, PATCH, REFERENCE_SIDE, WIDTH
+from trainers.mini.geometry import CENTRES, MAX_REFERENCES, PATCH, REFERENCE_SIDE, WIDTH
 from trainers.mini.identity_term import SCHEDULES, IdentityTerm
 from trainers.mini.latents import LatentStore
 from trainers.mini.models import Offset, VlmSize, build_transformer, build_vlm, grow, look_at_references
@@ -131,7 +131,7 @@ def train(
                 identity = IdentityTerm(backbone, encoder, estimates=stage.identity_estimates)
             if stage.start_reading and step == first:
                 draws = step_generator(config.seed, step - 1)
-                known = [feeder.draw(kind, stage.batch, draws).to(device) for kind in READ * stage.mix]
+                known = [feeder.draw(kind, stage.batch, draws, device=device) for kind in READ * stage.mix]
                 start_reading(backbone, known)
                 average = MovingAverage(model, config.average_decay)
             if stage.reading_weight > 0:
@@ -234,10 +234,9 @@ def counterparts(processor: PictureQwen3VLProcessor) -> list[Offset]:
         for text in ("<|vision_end|><|im_end|>\n<|im_start|>assistant\n", "<|vision_end|> <image2><|vision_start|>")
     )
     frames = [side + tail + number * (side + between) for number in range(MAX_REFERENCES)]
-    # rows and columns of the rotary embedding count from the middle of a picture
-    lower = (LOWERED - (HEIGHT - REFERENCE_SIDE) // 2) // PATCH
+    # rows and columns of the rotary embedding count from the middle of a picture, and so do the heights of faces
     return [
-        Offset(frames[count - 1 - person], lower, round((centre - WIDTH / 2) / PATCH))
+        Offset(frames[count - 1 - person], 0, round((centre - WIDTH / 2) / PATCH))
         for count in (2, 3, 1)
         for person, centre in enumerate(CENTRES[count])
     ]
