@@ -148,9 +148,9 @@ def generate(
         boxes = request.face_boxes or (None,) * len(request.portraits)
         people = _people(bundle, analyzer, request.portraits, boxes)
     notes += [person.note for person in people if person.note is not None]
-    if card.one_size and (height, width) != (card.height, card.width):
-        known = f"{card.width} x {card.height} px"
-        notes.append(f"{card.name} has learned from pictures of {known} alone; others repeat themselves at the edges.")
+    if card.trained_sizes and (height, width) not in card.trained_sizes:
+        known = " and ".join(f"{w} x {h} px" for h, w in card.trained_sizes)
+        notes.append(f"{card.name} has learned from pictures of {known} alone; others may repeat themselves.")
 
     # 3. Prompt and references, by VLM and VAE.
     with clock.stage("encode"):

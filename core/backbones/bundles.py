@@ -55,7 +55,7 @@ class BundleCard:
     download_gb, memory_gb: size of the download; weights in `dtype` plus work space for a picture of default
         size.
     steps, height, width: defaults of a generation; the sides in pixels.
-    one_size: trained on pictures of that size alone; results of others carry a note.
+    trained_sizes: the only (height, width) it learned, if few: the app offers them, others carry a note.
     guidance: default scale of classifier-free guidance towards the prompt; 1 is none.
     child_guidance: the same for the age task; None where there is no difference.
     guidance_above: the noise level down to which it acts (core/sampler.py).
@@ -80,7 +80,7 @@ class BundleCard:
     steps: int
     height: int
     width: int
-    one_size: bool = False
+    trained_sizes: tuple[tuple[int, int], ...] = ()
     guidance: float = 1.0
     child_guidance: float | None = None
     guidance_above: float = 0.0
@@ -229,7 +229,8 @@ def find_card(name_or_path: str | Path) -> BundleCard:
         raise _missing_folder(name_or_path, folder)
     if (folder / CARD_FILE).is_file():
         try:
-            return BundleCard(source=str(folder), **json.loads((folder / CARD_FILE).read_text()))
+            card = BundleCard(source=str(folder), **json.loads((folder / CARD_FILE).read_text()))
+            return dataclasses.replace(card, trained_sizes=tuple(map(tuple, card.trained_sizes)))
         except (TypeError, ValueError) as error:
             raise BundleError(f"{folder / CARD_FILE} is not a bundle's card: {error}") from error
     pipeline_class = json.loads((folder / "model_index.json").read_text()).get("_class_name")

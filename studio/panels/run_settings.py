@@ -266,9 +266,11 @@ def _model_defaults(bundle: str, max_side: int) -> ModelDefaults:
     except (ValueError, RuntimeError):  # the header says what is wrong with the bundle
         return ModelDefaults()
     wide = min(max_side, card.width * 3 // 2)
-    wanted = [(card.width, card.height), (wide, card.height), (card.width * 3 // 4, card.height)]
+    common = [(card.height, card.width), (card.height, wide), (card.height, card.width * 3 // 4)]
     sizes = dict.fromkeys(
-        f"{width // 32 * 32} × {height // 32 * 32}" for width, height in wanted if max(width, height) <= max_side
+        f"{width // 32 * 32} × {height // 32 * 32}"
+        for height, width in card.trained_sizes or common
+        if max(width, height) <= max_side
     )
     sizes = tuple(sizes) or (f"{card.width} × {card.height}",)
     age_timing = timing_of(IdentitySchedule.parse(card.child_schedule), strength=1)

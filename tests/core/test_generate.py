@@ -265,13 +265,16 @@ def test_the_command_says_in_one_sentence_what_is_wrong(folder, tmp_path, capsys
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bundle_of_one_size_says_so_of_others(bundle):
+def test_a_bundle_of_few_sizes_says_so_of_others(bundle):
     card = bundle.card
-    small = dataclasses.replace(bundle, card=dataclasses.replace(card, one_size=True))
+    sizes = ((card.height, card.width), (card.height + 64, card.width))
+    small = dataclasses.replace(bundle, card=dataclasses.replace(card, trained_sizes=sizes))
 
     def notes_of(bundle, height) -> str:
         request = dataclasses.replace(REQUEST, height=height, width=card.width)
         return " ".join(generate(bundle, request)[0].notes)
 
-    assert f"pictures of {card.width} x {card.height} px alone" in notes_of(small, card.height + 32)
-    assert "alone" not in notes_of(small, card.height) + notes_of(bundle, card.height + 32)
+    known = f"{card.width} x {card.height} px and {card.width} x {card.height + 64} px alone"
+    assert f"pictures of {known}" in notes_of(small, card.height + 32)
+    for of, height in ((small, card.height), (small, card.height + 64), (bundle, card.height + 32)):
+        assert "alone" not in notes_of(of, height)

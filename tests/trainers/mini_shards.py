@@ -18,21 +18,21 @@ def write_shards(folder: Path, *, examples: int = 12) -> None:
         make_shard(np.random.default_rng(seed), examples).save(folder / f"{split}-0000")
 
 
-def make_shard(rng: np.random.Generator, examples: int) -> Shard:
+def make_shard(rng: np.random.Generator, examples: int, *, size: tuple[int, int] = PICTURE) -> Shard:
     """Four people with three portraits each, and pictures of two of them side by side."""
     names = list(COLOURS)
     portraits = np.stack([_disc(rng, SIDE, SIDE, [(name, 0.5)]) for name in names for _ in range(3)])
     pictures, rows = [], []
     for number in range(examples):
         left, right = (int(i) for i in rng.permutation(4)[:2])
-        pictures.append(_disc(rng, *PICTURE, [(names[left], 0.25), (names[right], 0.75)]))
+        pictures.append(_disc(rng, *size, [(names[left], 0.25), (names[right], 0.75)]))
         rows.append(
             Example(
                 task="child" if number % 3 == 2 else "group",
                 people=(left, right),
                 references=(3 * left + int(rng.integers(3)), 3 * right + int(rng.integers(3))),
                 picture=number,
-                size=PICTURE,
+                size=size,
                 boxes=((8.0, 8.0, 24.0, 24.0), (40.0, 8.0, 56.0, 24.0)),
                 landmarks=(_face_at(16.0), _face_at(48.0)),
                 scene="in a park",
@@ -44,7 +44,7 @@ def make_shard(rng: np.random.Generator, examples: int) -> Shard:
         portraits=portraits,
         portrait_people=np.repeat(np.arange(4), 3),
         portrait_boxes=np.tile(np.array([8, 8, 24, 24], np.float32), (12, 1)),
-        pictures={PICTURE: np.stack(pictures)},
+        pictures={size: np.stack(pictures)},
         examples=tuple(rows),
     )
 

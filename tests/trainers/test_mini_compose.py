@@ -9,7 +9,7 @@ from trainers.mini import compose
 from trainers.mini.compose import BELOW_MIDDLE, compose_shard
 from trainers.mini.cutouts import HELD_OUT_PEOPLE, Cutouts
 from trainers.mini.data import Shard
-from trainers.mini.geometry import CENTRES, REFERENCE_SIDE
+from trainers.mini.geometry import CENTRES, HEIGHT, REFERENCE_SIDE, SQUARE, WIDTH
 from trainers.mini.render import ADULT_PICTURES, CANVAS, CHILD_PICTURES, plan_cutout
 from trainers.people.record import Face, describe
 
@@ -61,6 +61,21 @@ def test_examples_name_where_the_faces_lie():
             found = np.array(face)
             assert np.abs(found.mean(0) - (centre, example.size[0] / 2 + BELOW_MIDDLE)).max() < 5  # they are jittered
             assert np.isclose((found - found.mean(0)).std(), (wanted - wanted.mean(0)).std(), atol=0.05)
+
+
+def test_pictures_are_wide_or_square_and_people_reach_down_to_their_edge():
+    people = cutouts()
+    people.rgba[:] = (255, 0, 255, 255)
+    shard = compose_shard(people, 40, np.random.default_rng(0), squares=0.5)
+    assert set(shard.pictures) == {(HEIGHT, WIDTH), (SQUARE, SQUARE)}
+    for size, stack in shard.pictures.items():
+        of_size = [example for example in shard.examples if example.size == size]
+        assert [example.picture for example in of_size] == list(range(len(stack)))
+        assert 10 <= len(stack) <= 30
+        for example in of_size:
+            for face in example.landmarks:
+                assert stack[example.picture][-1, round(np.mean(face, axis=0)[0])].tolist() == [255, 0, 255]
+    assert set(compose_shard(people, 5, np.random.default_rng(0), squares=0).pictures) == {(HEIGHT, WIDTH)}
 
 
 def test_the_command_composes_everybody_again_as_other_people_but_never_those_held_out(tmp_path, monkeypatch):

@@ -95,6 +95,19 @@ def test_padded_texts_stand_before_the_pictures(feeder):
         assert torch.equal(embeddings[row][valid[row]], text.embeddings.float())
 
 
+def test_a_batch_is_whole_and_of_one_size_where_shards_hold_several(parts, tmp_path):
+    square = (64, 64)
+    for number, size in enumerate(((32, 64), square)):
+        make_shard(np.random.default_rng(number), 12, size=size).save(tmp_path / f"train-000{number}")
+    backbone = untrained_backbone(parts)
+    data = LatentStore(tmp_path / "cache").load(shard_paths(tmp_path, "train"), backbone, with_text=True)
+    feeder = Feeder(data, backbone, Stage(name="both", steps=1, mix=("group-2",)), config())
+    batches = [feeder.draw("group-2", 3, step_generator(0, step)) for step in range(20)]
+    found = [tuple(16 * side for side in batch.target.shape[2:]) for batch in batches]
+    assert {len(batch.target) for batch in batches} == {3}
+    assert 4 < found.count(square) < 16  # they are as many as the others
+
+
 def test_portraits_in_a_row_show_their_references_people(parts, tmp_path):
     backbone = untrained_backbone(parts)
     data = LatentStore(tmp_path).load(shard_paths(parts / "shards", "train"), backbone, with_text=False)

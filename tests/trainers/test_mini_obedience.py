@@ -53,7 +53,7 @@ def shard(seed: int, count: int) -> Shard:
 
 
 def test_places_and_colours_are_told_in_any_light():
-    obedience = Obedience([shard(0, 150)])
+    obedience = Obedience([shard(0, 150)], SIZE)
     held_out = shard(1, 100)
     pictures = held_out.pictures[SIZE]
     right = [

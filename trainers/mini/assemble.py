@@ -24,7 +24,7 @@ from core.backbones.bundles import MINI, load_bundle, write_card
 from core.backbones.processors import PictureQwen3VLProcessor
 from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_product
 from core.prompts import WRITER
-from trainers.mini.geometry import HEIGHT, MAX_REFERENCES, REFERENCE_SIDE, TEXT_STRIDE, WIDTH
+from trainers.mini.geometry import HEIGHT, MAX_REFERENCES, REFERENCE_SIDE, SQUARE, TEXT_STRIDE, WIDTH
 
 STEPS = 12
 IDENTITY_GUIDANCE = 3.0
@@ -80,7 +80,7 @@ def assemble(vae: Path, vlm: Path, transformer: Path, out: Path, *, steps: int =
             child_schedule=CHILD_SCHEDULE,
             height=HEIGHT,
             width=WIDTH,
-            one_size=True,
+            trained_sizes=((HEIGHT, WIDTH), (SQUARE, SQUARE)),
             reference_side=REFERENCE_SIDE,
             text_stride=TEXT_STRIDE,
             max_references=MAX_REFERENCES,

@@ -37,7 +37,7 @@ BELOW_MIDDLE = (FACE_MIDDLE[1] - 0.5) * REFERENCE_SIDE
 CHILDREN = 0.3
 """Share of pictures in which everybody is a child."""
 SQUARES = 0.3
-"""Share of pictures that are square."""
+"""Share of pictures that are square, where nothing else is said."""
 PAINTED = {"wide": (160, 320), "square": (256, 320)}
 """Rows and columns that places are painted at, for pictures of either shape."""
 
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of shards; finished ones are kept")
     parser.add_argument("--per-person", type=int, default=6, help="pictures for each person of a shard")
     parser.add_argument("--same", type=float, default=0.0, help="share of pictures that repeat the portraits' looks")
+    parser.add_argument("--squares", type=float, default=SQUARES, help="share of pictures that are square")
     parser.add_argument("--varied", type=int, default=0, help="how often everybody comes again as another person")
     parser.add_argument("--part", default="1/1", help="share of this job, such as 1/2")
     parser.add_argument("--seed", type=int, default=0)
@@ -65,14 +66,17 @@ def main() -> None:
             rng = np.random.default_rng([arguments.seed, number, again])
             people = vary_people(cutouts, again, rng) if again else cutouts
             count = arguments.per_person * len(np.unique(people.people))
-            compose_shard(people, count, rng, same=arguments.same).save(arguments.out / name)
+            shard = compose_shard(people, count, rng, same=arguments.same, squares=arguments.squares)
+            shard.save(arguments.out / name)
 
 
-def compose_shard(cutouts: Cutouts, count: int, rng: np.random.Generator, *, same: float = 0.0) -> Shard:
+def compose_shard(
+    cutouts: Cutouts, count: int, rng: np.random.Generator, *, same: float = 0.0, squares: float = SQUARES
+) -> Shard:
     """`count` pictures of the people of `cutouts` and a portrait of every cut-out.
 
     `same` is the share of pictures in which everybody looks exactly as in the portrait: the smallest change, which a
-    curriculum begins with.
+    curriculum begins with. `squares` is the share of square ones.
     """
     rows = np.flatnonzero(~cutouts.wide)
     backgrounds = Backgrounds(np.unique(cutouts.lights[rows]).tolist(), rng)
@@ -82,7 +86,7 @@ def compose_shard(cutouts: Cutouts, count: int, rng: np.random.Generator, *, sam
     pictures: dict[tuple[int, int], list[np.ndarray]] = {}
     examples = []
     while len(examples) < count:
-        size = (SQUARE, SQUARE) if rng.random() < SQUARES else (HEIGHT, WIDTH)
+        size = (SQUARE, SQUARE) if rng.random() < squares else (HEIGHT, WIDTH)
         of_size = pictures.setdefault(size, [])
         made = _group(cutouts, rows, index_of, size, len(of_size), backgrounds, rng, same=rng.random() < same)
         if made is not None:

@@ -10,6 +10,7 @@ may be given for a second opinion.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -50,6 +51,9 @@ class Held:
     references: list[np.ndarray]
     picture: np.ndarray
 
+    def is_of(self, task: str, people: int, size: tuple[int, int]) -> bool:
+        return (self.example.task, len(self.example.people), self.example.size) == (task, people, size)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a mini bundle on held-out people.")
@@ -65,27 +69,25 @@ def main() -> None:
     analyzer = FaceAnalyzer(arguments.pack or bundle.face_pack, threads=arguments.threads)
     held = load_held_out(arguments.pictures)
     gallery = build_gallery(arguments.pictures, analyzer)
-    obedience = Obedience([Shard.load(path) for path in shard_paths(arguments.pictures, "train")[:OBEDIENCE_SHARDS]])
+    known = [Shard.load(path) for path in shard_paths(arguments.pictures, "train")[:OBEDIENCE_SHARDS]]
     results: dict[str, object] = {
         "bundle": bundle.revision,
         "face_pack": analyzer.name,
         "gallery": len(gallery),
-        "vae": measure_vae(bundle, held[:48]),
+        "vae": measure_vae(bundle, [h for h in held if h.example.size == held[0].example.size][:48]),
         "prompt_writer": measure_writer(bundle, held[: arguments.groups]),
     }
-    for task, people in KINDS:
-        chosen = [h for h in held if h.example.task == task and len(h.example.people) == people][: arguments.groups]
+    obedience = {size: Obedience(known, size) for size in sorted({h.example.size for h in held})}
+    for (height, width), (task, people) in itertools.product(obedience, KINDS):
+        chosen = [h for h in held if h.is_of(task, people, (height, width))][: arguments.groups]
         if not chosen:
             continue
-        generated = [
-            generate_one(bundle, h, seed)
-            for seed, h in enumerate(tqdm(chosen, desc=f"{task}-{people}", unit="picture"))
-        ]
-        save_sheet(arguments.out.with_name(f"{arguments.out.stem}_{task}_{people}.png"), chosen[:8], generated[:8])
-        results[f"{task}-{people}"] = {
-            "pictures": len(chosen),
-            "generated": measure_pictures(generated, chosen, gallery, analyzer, obedience),
-            "true": measure_pictures([h.picture for h in chosen], chosen, gallery, analyzer, obedience),
+        kind = f"{task}-{people}-{width}x{height}"
+        generated = [generate_one(bundle, h, seed) for seed, h in enumerate(tqdm(chosen, desc=kind, unit="picture"))]
+        save_sheet(arguments.out.with_name(f"{arguments.out.stem}_{kind}.png"), chosen[:8], generated[:8])
+        results[kind] = {"pictures": len(chosen)} | {
+            name: measure_pictures(pictures, chosen, gallery, analyzer, obedience[height, width])
+            for name, pictures in (("generated", generated), ("true", [h.picture for h in chosen]))
         }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=2) + "\n")

@@ -44,10 +44,11 @@ class Discriminant:
 class Obedience:
     """Names the place of a picture and the colour of the clothes below a face, as prompts would."""
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    def __init__(self, shards: Sequence[Shard], size: tuple[int, int]) -> None:
+        """size: (height, width) of the pictures that are told apart; those of other sizes are left out."""
         places, clothes = [], []
         for shard in shards:
-            for example in shard.examples:
+            for example in (one for one in shard.examples if one.size == size):
                 picture = shard.pictures[example.size][example.picture]
                 if (place := place_said(example.prompt)) is not None:
                     places.append((_place_features(picture), place))

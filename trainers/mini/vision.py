@@ -32,6 +32,8 @@ RAREST = 0.01
 BATCH = 32
 LEARNING_RATE = 1e-3
 WARMUP = 30
+GRADIENT_CLIP = 1.0
+"""Without it a long training may end in numbers that are none."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,16 @@ def teach_to_see(
     for step in tqdm(range(steps), desc="vision", unit="step"):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1, (step + 1) / WARMUP, 4 * (1 - step / steps))
-        rows = torch.randint(len(lessons.words), (BATCH,), generator=step_generator(seed, step))
+        generator = step_generator(seed, step)
+        rows = torch.randint(len(lessons.words), (BATCH,), generator=generator)
+        portraits = lessons.portraits[rows.numpy()]
+        mirrored = torch.rand(BATCH, generator=generator).numpy() < 0.5  # the same can be said of them
+        portraits[mirrored] = portraits[mirrored, :, ::-1]
         with fast_precision(vlm.device):
-            logits = named(_look(vlm, processor, lessons.portraits[rows.numpy()]))
+            logits = named(_look(vlm, processor, portraits))
         loss = F.binary_cross_entropy_with_logits(logits.float(), wanted[rows].to(vlm.device))
         loss.backward()
+        nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())

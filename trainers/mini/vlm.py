@@ -114,9 +114,8 @@ def train(
         loss = teach_to_see(vlm, processor, seen, steps=config.vision_steps, seed=config.seed)
         run.log(0, vision_loss=loss)
     if config.trained == "writer":
-        vlm.requires_grad_(False)
+        add_writer(vlm, config.writer_rank)  # which freezes everything else
         vlm.model.visual.requires_grad_(True)
-        add_writer(vlm, config.writer_rank)
     average = MovingAverage(vlm, config.average_decay)
     optimizer = torch.optim.AdamW(
         [p for p in vlm.parameters() if p.requires_grad],
