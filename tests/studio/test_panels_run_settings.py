@@ -129,9 +129,10 @@ def test_two_adapters_meet_blind_seed_by_seed(store):
         assert {candidate.generation.adapter_id for candidate in pair.candidates} == {None, made.id}
 
 
-def test_the_preset_of_a_task_is_the_bundles_own(store, bundle_folder, tmp_path):
+def test_presets_and_sizes_are_the_bundles_own(store, bundle_folder, tmp_path):
     folder = shutil.copytree(bundle_folder, tmp_path / "early")
     own = {"child_schedule": "gate-0.2-1.0", "guidance": 3.0, "child_guidance": 1.5}
+    own |= {"trained_sizes": ((64, 96), (96, 96), (4096, 4096))}
     write_card(folder, dataclasses.replace(find_card(folder), **own))
     host = ModelHost(folder)
     studio = Studio(Settings(data=store.folder, bundle=str(folder)), store, host, GenerationJobs(store, host))
@@ -144,5 +145,7 @@ def test_the_preset_of_a_task_is_the_bundles_own(store, bundle_folder, tmp_path)
     assert preset.fn("child") == {**AGE_PRESET, "start": 0.2, "end": 1.0}
     chosen = next(block for block in page.fns.values() if (task._id, "change") in block.targets)
     assert panel.guidance.value == 3.0
+    size = next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == "size")
+    assert [label for label, _ in size.choices] == ["96 × 64", "96 × 96"]  # the third passes the app's limit
     assert chosen.fn("group") == (GROUP_PRESET, 3.0)
     assert chosen.fn("child") == (preset.fn("child"), 1.5)

@@ -50,12 +50,14 @@ def main() -> None:
     parser.add_argument("--vlm", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True, help="folder that the transformer's run reads")
     parser.add_argument("--part", default="1/1", help="share of this job, such as 1/2")
+    parser.add_argument("--device", default="cpu", help="a GPU encodes beside a training on it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     text_encoder, processor = load_vlm(arguments.vlm)
     vae = AutoencoderKLQwenImage21.from_pretrained(arguments.vae)
     transformer = build_transformer(TransformerSize(layers=1), text_encoder.config.text_config.hidden_size)
-    backbone = build_backbone(build_pipeline(vae, text_encoder, processor, transformer))
+    pipeline = build_pipeline(vae, text_encoder, processor, transformer)
+    backbone = build_backbone(pipeline.to(arguments.device))
     store = LatentStore(arguments.cache)
     paths = [path for split in ("held_out", "train") for path in shard_paths(arguments.pictures, split)]
     for path in tqdm(share_of(paths, arguments.part), desc="latents", unit="shard"):
