@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import Qwen3VLForConditionalGeneration
 
 from core.backbones.bundles import load_bundle
@@ -101,6 +102,12 @@ def test_a_writer_goes_on_and_leaves_the_reading_of_prompts_as_it_is(shards, tmp
     changed = {n for n, p in after.named_parameters() if not torch.equal(p, before.get_parameter(n))}
     assert changed  # the tower learns from captions too
     assert all("visual" in name for name in changed)
+
+    # a writer goes on from the one it is started from
+    third = train(replace(config, learning_rate=0.0), shards, tmp_path / "third", CPU, start_from=second)
+    adapters = [load_file(folder / "writer" / "adapter_model.safetensors") for folder in (second, third)]
+    assert adapters[0].keys() == adapters[1].keys()
+    assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
 
     # in a bundle: on while writing, off while reading
     vae, size = build_vae(VaeSize(encoder_width=129, decoder_width=129)), TransformerSize(hidden_size=64, layers=1)

@@ -5,9 +5,9 @@ PATCH = 16
 REFERENCE_SIDE = 128
 """Side of a reference, a square around the head."""
 HEIGHT, WIDTH = 160, 256
-"""Of a picture, where nothing else is said."""
+"""Of a wide picture."""
 SQUARE = 256
-"""Side of a square picture, the other size that is learned."""
+"""Side of a square picture, the other size that is learned; people are known better in it, and it takes longer."""
 MAX_REFERENCES = 3
 CENTRES = {1: (128,), 2: (80, 176), 3: (48, 128, 208)}
 """Where the middles of faces lie across a picture: whole latent tokens away from where they lie in a reference."""

@@ -114,8 +114,12 @@ def train(
         loss = teach_to_see(vlm, processor, seen, steps=config.vision_steps, seed=config.seed)
         run.log(0, vision_loss=loss)
     if config.trained == "writer":
-        add_writer(vlm, config.writer_rank)  # which freezes everything else
-        vlm.model.visual.requires_grad_(True)
+        if start_from is not None and (start_from / WRITER).is_dir():
+            vlm.load_adapter(str(start_from / WRITER), adapter_name=WRITER, is_trainable=True)
+        else:
+            add_writer(vlm, config.writer_rank)
+        for name, parameter in vlm.named_parameters():
+            parameter.requires_grad_(".lora_" in name or ".visual." in name)
     average = MovingAverage(vlm, config.average_decay)
     optimizer = torch.optim.AdamW(
         [p for p in vlm.parameters() if p.requires_grad],
