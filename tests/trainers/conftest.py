@@ -31,8 +31,7 @@ def parts(tmp_path_factory) -> Path:
 @pytest.fixture
 def small_references(monkeypatch):
     monkeypatch.setattr(assemble, "REFERENCE_SIDE", SIDE)
-    monkeypatch.setattr(assemble, "HEIGHT", PICTURE[0])
-    monkeypatch.setattr(assemble, "WIDTH", PICTURE[1])
+    monkeypatch.setattr(assemble, "SIZES", (PICTURE,))
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from core.backbones.bundles import MINI, load_bundle, write_card
 from core.backbones.processors import PictureQwen3VLProcessor
 from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_product
 from core.prompts import WRITER
-from trainers.mini.geometry import HEIGHT, MAX_REFERENCES, REFERENCE_SIDE, SQUARE, TEXT_STRIDE, WIDTH
+from trainers.mini.geometry import MAX_REFERENCES, REFERENCE_SIDE, SIZES, TEXT_STRIDE
 
 STEPS = 12
 IDENTITY_GUIDANCE = 3.0
@@ -79,9 +79,9 @@ def assemble(vae: Path, vlm: Path, transformer: Path, out: Path, *, steps: int =
             guidance_above=GUIDANCE_ABOVE,
             identity_guidance=IDENTITY_GUIDANCE,
             child_schedule=CHILD_SCHEDULE,
-            height=SQUARE,
-            width=SQUARE,
-            trained_sizes=((SQUARE, SQUARE), (HEIGHT, WIDTH)),
+            height=SIZES[0][0],
+            width=SIZES[0][1],
+            trained_sizes=SIZES,
             reference_side=REFERENCE_SIDE,
             text_stride=TEXT_STRIDE,
             max_references=MAX_REFERENCES,

@@ -7,7 +7,9 @@ REFERENCE_SIDE = 128
 HEIGHT, WIDTH = 160, 256
 """Of a wide picture."""
 SQUARE = 256
-"""Side of a square picture, the other size that is learned; people are known better in it, and it takes longer."""
+"""Side of a square picture."""
+SIZES = ((SQUARE, SQUARE), (HEIGHT, WIDTH))
+"""All that are learned, the one that is made where nothing else is said first."""
 MAX_REFERENCES = 3
 CENTRES = {1: (128,), 2: (80, 176), 3: (48, 128, 208)}
 """Where the middles of faces lie across a picture: whole latent tokens away from where they lie in a reference."""
