@@ -21,7 +21,8 @@ from trainers.people.daylight import LIGHTS
 class Caption:
     """One lesson: portraits (n, side, side, 3) uint8, tokens of instruction and prompt, attributes for measuring.
 
-    seen: for every token of the answer, whether only the portraits tell it, or the light that was asked for.
+    seen: for every token of the answer, whether only the portraits tell it, or the light that was asked for. What
+        follows hair or beard counts as seen: there it is decided whether glasses are said.
     """
 
     portraits: np.ndarray
@@ -64,7 +65,7 @@ def caption_of(example: Example, portraits: np.ndarray, processor: PictureQwen3V
     end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     answer = processor.tokenizer(example.prompt, return_offsets_mapping=True)
     told = [
-        match.span()
+        (match.start(), match.end() + (name in ("hair", "beard")))
         for attributes in example.attributes
         for name in SEEN_IN_PORTRAITS
         if name in attributes
