@@ -102,13 +102,16 @@ def main() -> None:
 
 
 def load_held_out(folder: Path) -> list[Held]:
-    held = []
-    for path in shard_paths(folder, "held_out"):
-        shard = Shard.load(path)
-        for example in shard.examples:
-            references = [shard.portraits[index] for index in example.references]
-            held.append(Held(example, references, shard.pictures[example.size][example.picture]))
-    return held
+    """All held-out examples, the first of every shard first, so that few of them show many people."""
+    shards = [_held_in(Shard.load(path)) for path in shard_paths(folder, "held_out")]
+    return [h for row in itertools.zip_longest(*shards) for h in row if h is not None]
+
+
+def _held_in(shard: Shard) -> list[Held]:
+    return [
+        Held(e, [shard.portraits[index] for index in e.references], shard.pictures[e.size][e.picture])
+        for e in shard.examples
+    ]
 
 
 def build_gallery(folder: Path, analyzer: FaceAnalyzer) -> dict[int, np.ndarray]:
