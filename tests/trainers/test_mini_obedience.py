@@ -7,7 +7,7 @@ import pytest
 
 from core.colours import COLOURS
 from trainers.mini.data import Example, Shard
-from trainers.mini.obedience import Discriminant, Obedience, colours_worn, place_said
+from trainers.mini.obedience import Discriminant, Obedience, colours_worn, light_said, place_said
 
 SIZE = (64, 96)
 FACE = (36.0, 8.0, 60.0, 32.0)
@@ -77,11 +77,27 @@ def test_places_and_colours_are_told_in_any_light():
         ("us in a snowy landscape", "snow"),
         ("The people stand close together on a sandy beach, at sunset.", "beach"),
         ("in front of a grey studio backdrop", "studio"),
+        ("On a beach, overcast", "beach"),
         ("on the moon", None),
     ],
 )
 def test_the_place_that_words_name(words, place):
     assert place_said(words) == place
+
+
+@pytest.mark.parametrize(
+    ("words", "light"),
+    [
+        ("park, golden sunset light", "sunset"),
+        ("in a park at sunset", "sunset"),
+        ("In the evening sun, beach", "sunset"),  # and not the evening of lamps
+        ("in a cafe in the evening", "lamp"),
+        ("in a city at night, under street lamps", "night"),
+        ("in a park", None),
+    ],
+)
+def test_the_light_that_words_name(words, light):
+    assert light_said(words) == light
 
 
 def test_clothes_of_two_colours_have_none():

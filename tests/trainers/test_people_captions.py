@@ -3,6 +3,7 @@
 import pytest
 
 from core.prompts import AmbiguityKind, find_ambiguities
+from trainers.mini.obedience import light_said
 from trainers.people.captions import (
     bad_captions,
     facts_of,
@@ -12,6 +13,7 @@ from trainers.people.captions import (
     user_words,
 )
 from trainers.people.daylight import LIGHTS
+from trainers.people.places import PLACES
 from trainers.people.record import Face, describe
 from trainers.people.scene import plan_group
 
@@ -75,8 +77,18 @@ def test_static_and_user_words_name_place_or_light():
         assert record.setting.light_words in text
         words = user_words(record, 3)
         assert len(words) < 90
-        key = record.setting.place.split()[-1]
-        assert key in words or record.setting.place_words in words
+        setting = record.setting
+        named = (setting.place_words, setting.place, "city at night", *PLACES[setting.place].asked)
+        assert any(phrase.lower() in words.lower() for phrase in named)
+
+
+def test_people_in_a_hurry_ask_for_the_same_in_many_ways():
+    record = next(one for one in RECORDS if one.setting.light == "sunset")
+    asked = {user_words(record, seed) for seed in range(200)}
+    assert any("at sunset" in words for words in asked)
+    assert any("golden sunset light" in words or "warm evening sun" in words for words in asked)
+    assert any(words[0].isupper() for words in asked)
+    assert {light_said(words) for words in asked} == {"sunset", None}
 
 
 def bad(record, variety, seed=0):

@@ -71,16 +71,23 @@ class Obedience:
 
 def place_said(words: str) -> str | None:
     """The place of `PLACES` that a scene or prompt names, None where it names none."""
-    for name, place in PLACES.items():
-        for pattern in place.words:
-            if re.search(re.sub(r"\\\{\w+\\\}", r"\\w+", re.escape(pattern)), words):
-                return name
-    return None
+    return _named(words, {name: (*place.words, *place.asked) for name, place in PLACES.items()})
 
 
 def light_said(words: str) -> str | None:
     """The light of `LIGHTS` that a scene or prompt names, None where it names none."""
-    return next((name for name, light in LIGHTS.items() if any(phrase in words for phrase in light.words)), None)
+    return _named(words, {name: (*light.words, *light.asked) for name, light in LIGHTS.items()})
+
+
+def _named(words: str, phrases: dict[str, tuple[str, ...]]) -> str | None:
+    """The name of the longest phrase in `words`; what stands in braces in a phrase may be any word."""
+    found: dict[int, str] = {}
+    for name, of_name in phrases.items():
+        for phrase in of_name:
+            pattern = re.sub(r"\\\{\w+\\\}", r"\\w+", re.escape(phrase))
+            if (match := re.search(rf"\b{pattern}\b", words, re.IGNORECASE)) is not None:
+                found[len(match.group())] = name
+    return found[max(found)] if found else None
 
 
 def colours_worn(example: Example) -> list[str | None]:

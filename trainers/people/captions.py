@@ -137,14 +137,17 @@ def static_caption(facts: Facts) -> Caption:
 
 
 def user_words(record: SceneRecord, seed: int) -> str:
-    """What somebody in a hurry types: "beach, golden sunset light", "in a park", "us on a city street"."""
+    """What somebody in a hurry types: "beach, golden sunset light", "In a park at sunset", "us on a city street"."""
     rng = np.random.default_rng([seed, 0xCB])
-    place, light = record.setting.place_words, record.setting.light_words
-    key = record.setting.place if record.setting.place != "night" else "city at night"
-    forms = [place, key, f"{place}, {light}", f"{key}, {light}", f"{place} in {light}"]
+    setting = record.setting
+    key = setting.place if setting.place != "night" else "city at night"
+    place = str(rng.choice([setting.place_words, key, *PLACES[setting.place].asked]))
+    light = str(rng.choice([setting.light_words, *LIGHTS[setting.light].asked]))
+    forms = [place, f"{place}, {light}", f"{place} {light}", f"{light}, {place}"]
     if len(record.people) > 1:
         forms += [f"us {place}", f"all of us {place}, {light}", f"together {place}"]
-    return str(rng.choice(forms))
+    words = str(rng.choice(forms))
+    return words[0].upper() + words[1:] if rng.random() < 0.3 else words
 
 
 def _subject(person: PersonFacts, rng: np.random.Generator) -> str:

@@ -16,10 +16,11 @@ class Daylight:
     Colours are linear RGB. `key` is the strength of the sun, lamp or window against an ambient of 1; `softness`
     runs from 0 (hard shadows) to 1 (a window or an overcast sky); `elevation` is a range in degrees above the
     horizon. `surface` multiplies the colours of a painted place, `sky` are its colours from the zenith to the
-    horizon.
+    horizon. `words` are what a caption says, `asked` is how somebody in a hurry asks for it.
     """
 
     words: tuple[str, ...]
+    asked: tuple[str, ...]
     key: float
     key_colour: Colour
     elevation: tuple[float, float]
@@ -39,6 +40,7 @@ def _warmth(red: float, green: float, blue: float) -> Colour:
 LIGHTS: dict[str, Daylight] = {
     "midday": Daylight(
         words=("bright midday sunlight", "clear midday sun"),
+        asked=("at noon", "in bright sun", "on a sunny day"),
         key=1.7,
         key_colour=_warmth(1.0, 0.97, 0.90),
         elevation=(38, 58),
@@ -50,6 +52,7 @@ LIGHTS: dict[str, Daylight] = {
     ),
     "morning": Daylight(
         words=("soft morning light", "gentle morning light"),
+        asked=("in the morning", "early in the morning"),
         key=1.0,
         key_colour=_warmth(1.0, 0.93, 0.80),
         elevation=(18, 32),
@@ -60,6 +63,7 @@ LIGHTS: dict[str, Daylight] = {
     ),
     "sunset": Daylight(
         words=("golden sunset light", "warm evening sun"),
+        asked=("at sunset", "in the evening sun", "at golden hour"),
         key=1.8,
         key_colour=_warmth(1.0, 0.72, 0.42),
         elevation=(8, 18),
@@ -71,6 +75,7 @@ LIGHTS: dict[str, Daylight] = {
     ),
     "overcast": Daylight(
         words=("overcast daylight", "flat grey daylight"),
+        asked=("on a cloudy day", "under a grey sky", "overcast"),
         key=0.22,
         key_colour=_warmth(0.97, 1.0, 1.04),
         elevation=(45, 70),
@@ -82,6 +87,7 @@ LIGHTS: dict[str, Daylight] = {
     ),
     "dusk": Daylight(
         words=("the blue light of dusk", "blue twilight"),
+        asked=("at dusk", "in the twilight"),
         key=0.35,
         key_colour=_warmth(1.0, 0.80, 0.62),
         elevation=(15, 35),
@@ -93,6 +99,7 @@ LIGHTS: dict[str, Daylight] = {
     ),
     "night": Daylight(
         words=("the warm light of street lamps", "the glow of street lights"),
+        asked=("at night", "under street lamps"),
         key=1.8,
         key_colour=_warmth(1.0, 0.76, 0.46),
         elevation=(35, 55),
@@ -104,6 +111,7 @@ LIGHTS: dict[str, Daylight] = {
     ),
     "window": Daylight(
         words=("soft daylight from a window", "cool window light"),
+        asked=("by a window", "in daylight", "in the daytime"),
         key=1.1,
         key_colour=_warmth(0.97, 1.0, 1.06),
         elevation=(12, 30),
@@ -115,6 +123,7 @@ LIGHTS: dict[str, Daylight] = {
     ),
     "lamp": Daylight(
         words=("warm lamp light", "cosy evening lamp light"),
+        asked=("by lamp light", "with the lamps on", "in the evening"),
         key=1.3,
         key_colour=_warmth(1.0, 0.74, 0.45),
         elevation=(15, 40),
@@ -126,6 +135,7 @@ LIGHTS: dict[str, Daylight] = {
     ),
     "softbox": Daylight(
         words=("soft studio light", "even studio light"),
+        asked=("in soft light", "evenly lit"),
         key=0.9,
         key_colour=_warmth(1.0, 1.0, 1.0),
         elevation=(22, 42),
@@ -136,6 +146,7 @@ LIGHTS: dict[str, Daylight] = {
     ),
     "side": Daylight(
         words=("dramatic side light", "hard light from the side"),
+        asked=("lit from the side", "in hard light"),
         key=3.2,
         key_colour=_warmth(1.0, 0.97, 0.92),
         elevation=(12, 28),

@@ -43,9 +43,11 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A kind of place: how captions call it, which lights it can be seen in, and its painter."""
+    """A kind of place: `words` are what a caption says, `asked` is how somebody in a hurry asks for it, `lights` are
+    those it can be seen in."""
 
     words: tuple[str, ...]
+    asked: tuple[str, ...]
     lights: tuple[str, ...]
     painter: Callable[[Canvas, np.random.Generator, Setting, Daylight], None]
 
@@ -135,19 +137,45 @@ GROUNDS = {
 """Light that the ground of a place sends back, linear RGB for an ambient light of 1."""
 
 OUTDOOR_LIGHTS = ("midday", "morning", "sunset", "overcast")
+INDOOR_LIGHTS = ("window", "lamp")
 PLACES: dict[str, Place] = {
     "studio": Place(
-        words=("in front of {article} {backdrop} studio backdrop",), lights=("softbox", "side"), painter=indoors.studio
+        words=("in front of {article} {backdrop} studio backdrop",),
+        asked=("in a studio", "studio portrait"),
+        lights=("softbox", "side"),
+        painter=indoors.studio,
     ),
-    "park": Place(words=("in a park",), lights=OUTDOOR_LIGHTS, painter=outdoors.park),
-    "beach": Place(words=("on a beach by the sea", "on a sandy beach"), lights=OUTDOOR_LIGHTS, painter=outdoors.beach),
-    "living room": Place(words=("in a living room",), lights=("window", "lamp"), painter=indoors.living_room),
+    "park": Place(
+        words=("in a park",), asked=("in the park", "outdoors in a park"), lights=OUTDOOR_LIGHTS, painter=outdoors.park
+    ),
+    "beach": Place(
+        words=("on a beach by the sea", "on a sandy beach"),
+        asked=("on a beach", "at the beach", "at the seaside"),
+        lights=OUTDOOR_LIGHTS,
+        painter=outdoors.beach,
+    ),
+    "living room": Place(
+        words=("in a living room",),
+        asked=("at home", "in the living room"),
+        lights=INDOOR_LIGHTS,
+        painter=indoors.living_room,
+    ),
     "street": Place(
-        words=("on a city street",), lights=("midday", "overcast", "sunset", "dusk"), painter=outdoors.street
+        words=("on a city street",),
+        asked=("in the street", "on a street", "in town"),
+        lights=("midday", "overcast", "sunset", "dusk"),
+        painter=outdoors.street,
     ),
-    "night": Place(words=("in a city at night",), lights=("night",), painter=outdoors.night),
-    "snow": Place(words=("in a snowy landscape",), lights=("midday", "overcast", "sunset"), painter=outdoors.snow),
-    "cafe": Place(words=("in a cafe",), lights=("window", "lamp"), painter=indoors.cafe),
-    "library": Place(words=("in a library",), lights=("window", "lamp"), painter=indoors.library),
-    "kitchen": Place(words=("in a kitchen",), lights=("window", "lamp"), painter=indoors.kitchen),
+    "night": Place(words=("in a city at night",), asked=("city at night",), lights=("night",), painter=outdoors.night),
+    "snow": Place(
+        words=("in a snowy landscape",),
+        asked=("in the snow", "in winter"),
+        lights=("midday", "overcast", "sunset"),
+        painter=outdoors.snow,
+    ),
+    "cafe": Place(
+        words=("in a cafe",), asked=("in a coffee shop", "at a cafe"), lights=INDOOR_LIGHTS, painter=indoors.cafe
+    ),
+    "library": Place(words=("in a library",), asked=("in the library",), lights=INDOOR_LIGHTS, painter=indoors.library),
+    "kitchen": Place(words=("in a kitchen",), asked=("in the kitchen",), lights=INDOOR_LIGHTS, painter=indoors.kitchen),
 }
