@@ -175,3 +175,15 @@ def test_a_phone_scrolls_one_way_only(visit):
         page.get_by_role("tab", name=tab).click()
         page.locator(content).first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+
+
+def test_pictures_stay_in_sight_on_a_low_screen(visit, tmp_path):
+    page = visit(1200, 420)
+    upload(page, portrait(tmp_path, "Ada.png"), portrait(tmp_path, "Grace.png", 60))
+    page.locator("#template-prompt").click()
+    page.locator(".no-questions").wait_for()
+    generate(page)
+    page.get_by_role("button", name="Compare blind").wait_for()  # stands above them and leaves them too little height
+    pictures = page.locator("#pictures img.zoomable").evaluate_all("all => all.map(one => one.getBoundingClientRect())")
+    assert pictures
+    assert all(picture["right"] <= 1200 and picture["width"] > 50 for picture in pictures)
