@@ -265,6 +265,8 @@ function show() {
     const shown = question;
     const images = [...pictures.querySelectorAll("img")];
     Promise.allSettled(images.map((image) => image.decode())).then(() => {
+      const upright = images.every((image) => image.naturalWidth <= 1.25 * image.naturalHeight);
+      pictures.classList.toggle("upright", upright);
       if (question === shown) startClock();
     });
     mark();
