@@ -69,11 +69,11 @@ def main() -> None:
     bundle = load_bundle(arguments.bundle)
     analyzers = [FaceAnalyzer(pack, threads=arguments.threads) for pack in (bundle.face_pack, *arguments.packs)]
     held = load_held_out(arguments.pictures)
-    galleries = [build_gallery(arguments.pictures, analyzer) for analyzer in analyzers]
+    galleries = {analyzer: build_gallery(arguments.pictures, analyzer) for analyzer in analyzers}
     known = [Shard.load(path) for path in shard_paths(arguments.pictures, "train")[:OBEDIENCE_SHARDS]]
     results: dict[str, object] = {
         "bundle": bundle.revision,
-        "gallery": {analyzer.name: len(gallery) for analyzer, gallery in zip(analyzers, galleries, strict=True)},
+        "gallery": {analyzer.name: len(gallery) for analyzer, gallery in galleries.items()},
         "vae": measure_vae(bundle, [h for h in held if h.example.size == held[0].example.size][:48]),
         "prompt_writer": measure_writer(bundle, held[: arguments.groups]),
     }
@@ -92,7 +92,7 @@ def main() -> None:
                 "obedience": measure_obedience(pictures, chosen, obedience[height, width]),
                 **{
                     analyzer.name: measure_identity(pictures, chosen, gallery, analyzer)
-                    for analyzer, gallery in zip(analyzers, galleries, strict=True)
+                    for analyzer, gallery in galleries.items()
                 },
             }
             for name, pictures in compared.items()
