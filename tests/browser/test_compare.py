@@ -27,10 +27,15 @@ def picks_that_stand(store):
 
 def test_own_pictures_are_ranked_by_keyboard_undone_and_found_again_after_a_reload(visit, server, tmp_path):
     page = visit()
+    page.get_by_role("button", name="Sampling").click()
     upload(page, portrait(tmp_path, "Ada.png"), portrait(tmp_path, "Grace.png", 60))
+    page.locator("#size input").click()
+    page.get_by_role("option", name="64 × 64").click()
     generate(page)
     page.locator("#compare-blind").click()
-    page.locator(".stage-picture").nth(3).wait_for()
+    page.locator(".stage-pictures.upright .stage-picture").nth(3).wait_for()
+    heights = {picture.bounding_box()["y"] for picture in page.locator(".stage-picture").all()}
+    assert len(heights) == 1  # four square pictures are seen side by side
     before = len(picks_that_stand(server.store))
     page.keyboard.press("z")
     page.locator("dialog.zoom[open]").wait_for()
