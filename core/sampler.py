@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,18 @@ def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int], device: tor
     """
     rows = [torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.cat(rows).to(device)
+
+
+def identity_guided_velocity(
+    backbone: Backbone, prefix: Any, x_t: Tensor, sigma: Tensor, reference_weight: float = 1.0, *, scale: float
+) -> tuple[Tensor, Tensor | float]:
+    """v(w), (B, C, rows, columns), and what identity guidance adds to it, (scale - 1) * (v(w) - v(0)), 0 where w is
+    (core/injection.py)."""
+    v_pred = backbone.velocity(prefix, x_t, sigma, reference_weight=reference_weight)
+    if scale == 1 or reference_weight == 0:
+        return v_pred, 0.0
+    v_without = backbone.velocity(prefix, x_t, sigma, reference_weight=0.0)
+    return v_pred, (scale - 1) * (v_pred - v_without)
 
 
 @torch.no_grad()
@@ -116,11 +129,9 @@ def sample(
             raise Cancelled(f"Cancelled after step {step} of {steps}.")
         sigma, sigma_next = sigmas[step].item(), sigmas[step + 1].item()
         rows_sigma = torch.full((len(seeds),), sigma, device=x_t.device)
-        v_pred = backbone.velocity(prefix, x_t, rows_sigma, reference_weight=weight)
-        towards_references = 0.0
-        if identity_guidance > 1 and weight > 0:
-            v_without = backbone.velocity(prefix, x_t, rows_sigma, reference_weight=0.0)
-            towards_references = (identity_guidance - 1) * (v_pred - v_without)
+        v_pred, towards_references = identity_guided_velocity(
+            backbone, prefix, x_t, rows_sigma, weight, scale=identity_guidance
+        )
         if negative_prefix is not None and sigma > guidance_above:
             v_negative = backbone.velocity(negative_prefix, x_t, rows_sigma, reference_weight=weight)
             v_pred = backbone.guide(v_pred, v_negative, guidance)

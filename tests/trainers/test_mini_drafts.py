@@ -4,21 +4,25 @@ import json
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from core.backbones.bundles import load_bundle
 from tests.tiny_bundles import write_tiny_bundle
-from tests.trainers.mini_shards import PICTURE
+from tests.trainers.mini_shards import PICTURE, make_shard
 from trainers.mini import drafts
 from trainers.mini.data import Pictures, Shard, shard_paths, to_tensor
-from trainers.mini.drafts import START_SIGMAS, STEPS, Drafts, draw_again
+from trainers.mini.drafts import START_SIGMAS, Drafts, draw_again, example_name, latents_name
 from trainers.mini.models import VaeSize, build_vae
 from trainers.mini.vae import VaeConfig, encode, sample_patches, start_from_pca, train
 from trainers.runs import step_generator
 
 CPU = torch.device("cpu")
+SIGMAS = torch.linspace(1, 0, 13)
+LATENTS, EXAMPLE = latents_name(PICTURE), example_name(PICTURE)
 
 
 def knows_the_truth(x0, *, scale=1.0, without=0.0):
@@ -33,16 +37,30 @@ def knows_the_truth(x0, *, scale=1.0, without=0.0):
 
 def test_a_perfect_model_draws_the_truth_again_from_every_sigma():
     x0 = torch.randn(1, 4, 2, 3, generator=step_generator(0, 0))
-    drawn = draw_again(knows_the_truth(x0), None, x0, START_SIGMAS, step_generator(0, 1))
+    drawn = draw_again(knows_the_truth(x0), None, x0, SIGMAS, step_generator(0, 1))
     assert torch.allclose(drawn, x0.expand(3, -1, -1, -1), atol=1e-5)
 
 
 def test_identity_guidance_goes_on_in_the_direction_of_the_references():
     x0 = torch.zeros(1, 4, 2, 3)
-    drawn = draw_again(knows_the_truth(x0, scale=3.0, without=0.5), None, x0, START_SIGMAS, step_generator(0, 1))
+    drawn = draw_again(knows_the_truth(x0, scale=3.0, without=0.5), None, x0, SIGMAS, step_generator(0, 1))
     # the last step forgets all but itself: sigma_last * (scale - 1) * 0.5, with the sign of going away from "without"
-    expected = torch.tensor(START_SIGMAS) / STEPS * 2 * 0.5
-    assert torch.allclose(drawn, expected[:, None, None, None].expand_as(drawn), atol=1e-5)
+    assert torch.allclose(drawn, torch.full((3, 4, 2, 3), 1 / 12 * 2 * 0.5), atol=1e-5)
+
+
+def test_a_draft_begins_at_its_own_noise_level():
+    x0, levels = torch.zeros(1, 4, 8, 8), []
+
+    def velocity(prefix, x_t, sigma, *, reference_weight=1.0):
+        levels.append((sigma[0].item(), x_t.std(dim=(1, 2, 3)).tolist()))
+        return torch.zeros_like(x_t)  # nothing is denoised
+
+    bundle = knows_the_truth(x0)
+    bundle.backbone.velocity = velocity
+    draw_again(bundle, None, x0, SIGMAS, step_generator(0, 1))
+    assert [len(noise) for _, noise in levels] == [1, 1, 2, 2, 3, 3, 3, 3, 3]
+    assert levels[0][0] == pytest.approx(0.75)
+    assert levels[-1][1] == pytest.approx([9 / 12, 7 / 12, 5 / 12], rel=0.2)
 
 
 def test_the_command_keeps_what_is_finished_and_its_drafts_know_their_truth(shards, tmp_path, monkeypatch):
@@ -58,13 +76,34 @@ def test_the_command_keeps_what_is_finished_and_its_drafts_know_their_truth(shar
     assert finished[0].stat().st_mtime_ns == kept
     assert finished[1].exists()
 
-    found = Drafts.load(out, shards, "train")
-    assert len(found.latents) == len(found.pictures) == 3 * len(START_SIGMAS)
-    # from the lowest sigma on, a draft lies nearer to its own picture's latents than to those of other pictures
-    own = load_bundle(str(bundle)).backbone.encode(to_tensor(found.pictures[:: len(START_SIGMAS)]))
-    lowest = found.latents[:: len(START_SIGMAS)].float()
-    distances = (lowest[:, None] - own[None]).square().flatten(2).mean(-1)
-    assert distances.argmin(1).tolist() == [0, 1, 2]
+    assert len(Drafts.load(out, shards, "train")) == 3 * len(START_SIGMAS)
+    # from the lowest sigma on, a draft is more like its own picture's latents than like those of other pictures
+    stored, shard = load_file(finished[1]), Shard.load(shard_paths(shards, "train")[0])
+    lowest, shown = (stored[name][len(START_SIGMAS) - 1 :: len(START_SIGMAS)] for name in (LATENTS, EXAMPLE))
+    own = load_bundle(str(bundle)).backbone.encode(to_tensor(shard.pictures[PICTURE][shown.numpy()]))
+    likeness = F.cosine_similarity(lowest.float().flatten(1)[:, None], own.flatten(1)[None], dim=-1)
+    assert likeness.argmax(1).tolist() == [0, 1, 2]
+
+
+def test_drafts_of_several_sizes_are_drawn_by_their_number_and_with_their_own_truth(tmp_path):
+    sizes, kept = (PICTURE, (64, 32)), (9, 3)
+    for number, (size, count) in enumerate(zip(sizes, kept, strict=True)):
+        shard = make_shard(np.random.default_rng(number), 4, size=size)
+        shard.save(tmp_path / "pictures" / f"train-{number}")
+        shown = torch.arange(count) % 4
+        means = torch.from_numpy(shard.pictures[size]).float().mean((1, 2, 3))[shown]
+        latents = means[:, None, None, None].expand(-1, 4, size[0] // 16, size[1] // 16)
+        (tmp_path / "drafts").mkdir(exist_ok=True)
+        stored = {latents_name(size): latents.half().contiguous(), example_name(size): shown}
+        save_file(stored, tmp_path / "drafts" / f"train-{number}.safetensors")
+    found = Drafts.load(tmp_path / "drafts", tmp_path / "pictures", "train")
+    assert len(found) == 12
+    batches = [found.batch(2, step_generator(0, step), CPU) for step in range(200)]
+    wide = sum(pictures.shape[-2:] == PICTURE for _, pictures, _ in batches)
+    assert 120 < wide < 180  # three quarters
+    for latents, pictures, faces in batches:
+        assert pictures.shape[-2:] == faces.shape[-2:] == (16 * latents.shape[2], 16 * latents.shape[3])
+        assert torch.allclose(latents[:, 0, 0, 0], 255 * pictures.mean((1, 2, 3)), atol=0.1)
 
 
 def test_without_drafts_the_folder_says_how_to_make_some(shards, tmp_path):
@@ -83,7 +122,7 @@ def test_a_decoder_learns_to_mend_the_fault_of_its_drafts(shards, tmp_path):
         shard = Shard.load(path)
         with torch.no_grad():
             faded = 0.6 * encode(vae, to_tensor(shard.pictures[PICTURE]))
-        stored = {"latents": faded.half().contiguous(), "example": torch.arange(len(shard.examples))}
+        stored = {LATENTS: faded.half().contiguous(), EXAMPLE: torch.arange(len(shard.examples))}
         save_file(stored, tmp_path / "drafts" / f"{path.name}.safetensors")
 
     config = VaeConfig(size=size, steps=60, batch=4, warmup=4, average_decay=0.8, picture_every=5, draft_share=0.8)

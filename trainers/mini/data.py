@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -136,6 +136,12 @@ def clothes_boxes(faces: Sequence[Box]) -> list[Box]:
     return boxes
 
 
+def draw_size(stacks: Mapping[tuple[int, int], tuple[Sized, ...]], generator: torch.Generator) -> tuple[int, int]:
+    """One of the sizes, by how many pictures there are of it."""
+    shares = torch.tensor([float(len(stack[0])) for stack in stacks.values()])
+    return list(stacks)[int(torch.multinomial(shares, 1, generator=generator))]
+
+
 class Pictures:
     """All portraits and pictures of a split with their face masks, by size; what the VAE learns from."""
 
@@ -163,9 +169,7 @@ class Pictures:
     def batch(self, count: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
         """Pictures (count, 3, H, W) in [0, 1] of one size, drawn by its share, half of them mirrored; faces
         (count, H, W)."""
-        shares = torch.tensor([float(len(pictures)) for pictures, _ in self._stacks.values()])
-        size = list(self._stacks)[int(torch.multinomial(shares, 1, generator=generator))]
-        pictures, masks = self._stacks[size]
+        pictures, masks = self._stacks[draw_size(self._stacks, generator)]
         rows = torch.randint(len(pictures), (count,), generator=generator).numpy()
         mirrored = torch.rand(count, generator=generator) < 0.5
         batch, faces = to_tensor(pictures[rows]), torch.from_numpy(masks[rows]).float()

@@ -4,7 +4,7 @@ True latents are noised to a middle sigma, where the layout is still theirs, and
 transformer. What comes out shows the true picture with the transformer's own faults: tokens that do not fit their
 neighbours, details that are lost. A decoder that learns to draw the true picture from them mends what it can.
 
-    python -m trainers.mini.drafts --bundle BUNDLE --pictures DIR --out DIR
+    python -m trainers.mini.drafts --bundle BUNDLE --pictures DIR --out DIR [--part 1/2]
 
 Drafts of finished shards are kept; started again, the command goes on behind them.
 """
@@ -12,9 +12,8 @@ Drafts of finished shards are kept; started again, the command goes on behind th
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
-from dataclasses import dataclass
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +25,12 @@ from tqdm import tqdm
 from core.backbones.bundles import Bundle, load_bundle
 from core.backbones.protocol import Conditioning
 from core.flow import add_noise, euler_step
-from trainers.mini.averaging import fast_precision
-from trainers.mini.data import Shard, face_mask, shard_paths, to_tensor
+from core.sampler import identity_guided_velocity
+from trainers.mini.data import Shard, draw_size, face_mask, shard_paths, share_of, to_tensor
 from trainers.runs import step_generator
 
-START_SIGMAS = (0.45, 0.6, 0.75)
-"""Where drafts begin. Further down they keep the truth's details, further up they lose its layout."""
-STEPS = 12
+START_SIGMAS = (0.75, 0.6, 0.45)
+"""Where drafts begin, falling. Further down they keep the truth's details, further up they lose its layout."""
 
 
 def main() -> None:
@@ -41,13 +39,15 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="folder of shards")
     parser.add_argument("--out", type=Path, required=True, help="folder of the drafts, a file for each shard")
     parser.add_argument("--examples", type=int, default=4, help="pictures of each shard")
+    parser.add_argument("--part", default="1/1", help="share of the shards, for several processes: 1/2 and 2/2")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    bundle = load_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle, precision="auto")
     arguments.out.mkdir(parents=True, exist_ok=True)
     shards = [path for split in ("held_out", "train") for path in shard_paths(arguments.pictures, split)]
-    for number, path in enumerate(tqdm(shards, desc="drafts", unit="shard")):
+    mine = share_of(list(enumerate(shards)), arguments.part)
+    for number, path in tqdm(mine, desc="drafts", unit="shard"):
         target = arguments.out / f"{path.name}.safetensors"
         if target.exists():
             continue
@@ -58,53 +58,63 @@ def main() -> None:
 
 @torch.inference_mode()
 def drafts_of(bundle: Bundle, shard: Shard, examples: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Drafts of some examples of a shard, one from each of START_SIGMAS: latents (N, C, rows, columns) half, and
-    example (N,), the index of what they show. All of one size, the most frequent one."""
-    backbone, sizes = bundle.backbone, [example.size for example in shard.examples]
-    common = max(set(sizes), key=sizes.count)
-    of_size = [index for index, size in enumerate(sizes) if size == common]
-    drawn = torch.randperm(len(of_size), generator=generator)[:examples]
-    chosen = [of_size[place] for place in drawn.tolist()]
-    latents = []
-    for example in (shard.examples[index] for index in chosen):
+    """Drafts of some examples of a shard, one from each of START_SIGMAS.
+
+    For every size latents (N, C, rows, columns) half and example (N,), the index of what they show, by the names below.
+    """
+    backbone = bundle.backbone
+    found: dict[str, list[Tensor]] = defaultdict(list)
+    for index in torch.randperm(len(shard.examples), generator=generator)[:examples].tolist():
+        example = shard.examples[index]
         conditioning = backbone.encode_prompt(example.prompt, [shard.portraits[i] for i in example.references])
-        picture = to_tensor(shard.pictures[common][example.picture][None])
-        x0 = backbone.encode(picture.to(backbone.device))
-        latents.append(draw_again(bundle, conditioning, x0, START_SIGMAS, generator).half().cpu())
-    return {"latents": torch.cat(latents), "example": torch.tensor(chosen).repeat_interleave(len(START_SIGMAS))}
+        picture = to_tensor(shard.pictures[example.size][example.picture][None])
+        x0, sigmas = backbone.encode(picture.to(backbone.device)), backbone.sigmas(bundle.card.steps, *example.size)
+        drawn = draw_again(bundle, conditioning, x0, sigmas, generator)
+        found[latents_name(example.size)].append(drawn.half().cpu())
+        found[example_name(example.size)].append(torch.full((len(drawn),), index))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def latents_name(size: tuple[int, int]) -> str:
+    return "latents_{}x{}".format(*size)
+
+
+def example_name(size: tuple[int, int]) -> str:
+    return "example_{}x{}".format(*size)
 
 
 def draw_again(
-    bundle: Bundle, conditioning: Conditioning, x0: Tensor, start: tuple[float, ...], generator: torch.Generator
+    bundle: Bundle, conditioning: Conditioning, x0: Tensor, sigmas: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """One draft of `x0` (1, C, rows, columns) for each sigma it may start from, with the bundle's identity guidance."""
+    """A draft of `x0` (1, C, rows, columns) for each of START_SIGMAS, with the bundle's identity guidance.
+
+    sigmas: (steps + 1,) falling to 0; a draft begins at the one nearest to its own.
+    """
     backbone, scale = bundle.backbone, bundle.card.identity_guidance
-    x0 = x0.expand(len(start), -1, -1, -1)
-    sigmas = torch.tensor(start, device=x0.device) * torch.linspace(1, 0, STEPS + 1, device=x0.device)[:, None]
-    noise = torch.randn(x0.shape, generator=generator).to(x0.device)
-    x_t = add_noise(x0, noise, sigmas[0])
+    sigmas = sigmas.to(x0.device)
+    begins = [int((sigmas[:-1] - sigma).abs().argmin()) for sigma in START_SIGMAS]
+    noise = torch.randn((len(begins), *x0.shape[1:]), generator=generator).to(x0.device)
     prefix = backbone.prefill(conditioning)
-    with fast_precision(x0.device):
-        for sigma, sigma_next in itertools.pairwise(sigmas):
-            v_pred = backbone.velocity(prefix, x_t, sigma)
-            if scale > 1:
-                v_without = backbone.velocity(prefix, x_t, sigma, reference_weight=0.0)
-                v_pred = v_pred + (scale - 1) * (v_pred - v_without)
-            x_t = euler_step(x_t, v_pred, sigma, sigma_next)
+    x_t = x0[:0]
+    for step in range(begins[0], len(sigmas) - 1):
+        sigma = sigmas[step]
+        begun = noise[[row for row, begin in enumerate(begins) if begin == step]]
+        x_t = torch.cat([x_t, add_noise(x0.expand_as(begun), begun, sigma)])
+        v_pred, correction = identity_guided_velocity(backbone, prefix, x_t, sigma.expand(len(x_t)), scale=scale)
+        x_t = euler_step(x_t, v_pred + correction, sigma, sigmas[step + 1])
     return x_t
 
 
-@dataclass(frozen=True)
 class Drafts:
-    """latents (N, C, rows, columns) half, and of each the true picture (H, W, 3) uint8 and its faces (H, W)."""
+    """Every draft of a split by size: latents (N, C, rows, columns) half, and of each the true picture (H, W, 3) uint8
+    and its faces (H, W)."""
 
-    latents: Tensor
-    pictures: np.ndarray
-    faces: np.ndarray
+    def __init__(self, stacks: dict[tuple[int, int], tuple[Tensor, np.ndarray, np.ndarray]]) -> None:
+        self._stacks = stacks
 
     @classmethod
     def load(cls, folder: Path, pictures_folder: Path, split: str) -> Drafts:
-        """Every draft of "train" or "held_out" with its truth.
+        """Those of "train" or "held_out".
 
         Raises:
             FileNotFoundError: the folder holds none.
@@ -112,24 +122,29 @@ class Drafts:
         paths = sorted(folder.glob(f"{split}-*.safetensors"))
         if not paths:
             raise FileNotFoundError(f"no {split} draft in {folder}; make some with `python -m trainers.mini.drafts`")
-        latents, pictures, faces = [], [], []
+        found: dict[tuple[int, int], tuple[list, list, list]] = {}
         for path in paths:
             stored, shard = load_file(path), Shard.load(pictures_folder / path.stem)
-            latents.append(stored["latents"])
-            for example in (shard.examples[index] for index in stored["example"].tolist()):
-                pictures.append(shard.pictures[example.size][example.picture])
-                faces.append(face_mask(example.boxes, *example.size))
-        return cls(torch.cat(latents), np.stack(pictures), np.stack(faces))
+            for size, pictures in shard.pictures.items():
+                if latents_name(size) not in stored:
+                    continue
+                latents, truths, faces = found.setdefault(size, ([], [], []))
+                latents.append(stored[latents_name(size)])
+                for example in (shard.examples[index] for index in stored[example_name(size)].tolist()):
+                    truths.append(pictures[example.picture])
+                    faces.append(face_mask(example.boxes, *size))
+        return cls({size: (torch.cat(z), np.stack(p), np.stack(m)) for size, (z, p, m) in sorted(found.items())})
+
+    def __len__(self) -> int:
+        return sum(len(latents) for latents, *_ in self._stacks.values())
 
     def batch(self, count: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Drafts (count, C, rows, columns), their pictures (count, 3, H, W) in [0, 1] and faces (count, H, W)."""
-        rows = torch.randint(len(self.latents), (count,), generator=generator)
-        faces = torch.from_numpy(self.faces[rows.numpy()]).float()
-        return (
-            self.latents[rows].float().to(device),
-            to_tensor(self.pictures[rows.numpy()]).to(device),
-            faces.to(device),
-        )
+        """Drafts (count, C, rows, columns) of one size, drawn by its share, their pictures (count, 3, H, W) in [0, 1]
+        and faces (count, H, W)."""
+        latents, pictures, faces = self._stacks[draw_size(self._stacks, generator)]
+        rows = torch.randint(len(latents), (count,), generator=generator)
+        masks = torch.from_numpy(faces[rows.numpy()]).float()
+        return latents[rows].float().to(device), to_tensor(pictures[rows.numpy()]).to(device), masks.to(device)
 
 
 if __name__ == "__main__":

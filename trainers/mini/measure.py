@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from tqdm import tqdm
 from core.backbones.bundles import Bundle, load_bundle
 from core.faces import Face, FaceAnalyzer
 from core.identity import measure_faces
+from core.precision import Precision
 from core.prompts import Task, writer_adapter
 from core.sampler import sample
 from trainers.held_out import default_schedule
@@ -63,10 +65,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file; a sheet of pictures goes beside it")
     parser.add_argument("--packs", type=Path, nargs="*", default=[], help="face packs besides the bundle's own")
     parser.add_argument("--groups", type=int, default=GROUPS, help="pictures of each kind")
+    parser.add_argument("--precision", choices=get_args(Precision), default="float32", help="of the transformer")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    bundle = load_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle, precision=arguments.precision)
     analyzers = [FaceAnalyzer(pack, threads=arguments.threads) for pack in (bundle.face_pack, *arguments.packs)]
     held = load_held_out(arguments.pictures)
     galleries = {analyzer: build_gallery(arguments.pictures, analyzer) for analyzer in analyzers}
