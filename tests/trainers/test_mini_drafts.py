@@ -14,15 +14,15 @@ from core.backbones.bundles import load_bundle
 from tests.tiny_bundles import write_tiny_bundle
 from tests.trainers.mini_shards import PICTURE, make_shard
 from trainers.mini import drafts
-from trainers.mini.data import Pictures, Shard, shard_paths, to_tensor
-from trainers.mini.drafts import START_SIGMAS, Drafts, draw_again, example_name, latents_name
+from trainers.mini.data import Pictures, Shard, shard_paths, sized, to_tensor
+from trainers.mini.drafts import START_SIGMAS, Drafts, draw_again
 from trainers.mini.models import VaeSize, build_vae
 from trainers.mini.vae import VaeConfig, encode, sample_patches, start_from_pca, train
 from trainers.runs import step_generator
 
 CPU = torch.device("cpu")
 SIGMAS = torch.linspace(1, 0, 13)
-LATENTS, EXAMPLE = latents_name(PICTURE), example_name(PICTURE)
+LATENTS, EXAMPLE = sized("latents", PICTURE), sized("example", PICTURE)
 
 
 def knows_the_truth(x0, *, scale=1.0, without=0.0):
@@ -94,7 +94,7 @@ def test_drafts_of_several_sizes_are_drawn_by_their_number_and_with_their_own_tr
         means = torch.from_numpy(shard.pictures[size]).float().mean((1, 2, 3))[shown]
         latents = means[:, None, None, None].expand(-1, 4, size[0] // 16, size[1] // 16)
         (tmp_path / "drafts").mkdir(exist_ok=True)
-        stored = {latents_name(size): latents.half().contiguous(), example_name(size): shown}
+        stored = {sized("latents", size): latents.half().contiguous(), sized("example", size): shown}
         save_file(stored, tmp_path / "drafts" / f"train-{number}.safetensors")
     found = Drafts.load(tmp_path / "drafts", tmp_path / "pictures", "train")
     assert len(found) == 12

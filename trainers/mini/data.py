@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -63,7 +63,7 @@ class Shard:
     def save(self, path: Path) -> None:
         """Write `path`.npz and `path`.json; the json comes last and makes the shard visible."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {f"pictures_{h}x{w}": stack for (h, w), stack in self.pictures.items()}
+        arrays = {sized("pictures", size): stack for size, stack in self.pictures.items()}
         partial = path.with_suffix(".npz.partial")
         with partial.open("wb") as file:
             np.savez(
@@ -136,10 +136,14 @@ def clothes_boxes(faces: Sequence[Box]) -> list[Box]:
     return boxes
 
 
-def draw_size(stacks: Mapping[tuple[int, int], tuple[Sized, ...]], generator: torch.Generator) -> tuple[int, int]:
-    """One of the sizes, by how many pictures there are of it."""
-    shares = torch.tensor([float(len(stack[0])) for stack in stacks.values()])
-    return list(stacks)[int(torch.multinomial(shares, 1, generator=generator))]
+def sized(name: str, size: tuple[int, int]) -> str:
+    """What the pictures, latents or masks of one (height, width) are stored by, such as "pictures_160x256"."""
+    return "{}_{}x{}".format(name, *size)
+
+
+def draw_by_share(counts: Sequence[int], generator: torch.Generator) -> int:
+    """Index of one of the stacks that hold so many pictures each, the likelier the more it holds."""
+    return int(torch.multinomial(torch.tensor(counts, dtype=torch.float), 1, generator=generator))
 
 
 class Pictures:
@@ -169,7 +173,8 @@ class Pictures:
     def batch(self, count: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
         """Pictures (count, 3, H, W) in [0, 1] of one size, drawn by its share, half of them mirrored; faces
         (count, H, W)."""
-        pictures, masks = self._stacks[draw_size(self._stacks, generator)]
+        stacks = list(self._stacks.values())
+        pictures, masks = stacks[draw_by_share([len(pictures) for pictures, _ in stacks], generator)]
         rows = torch.randint(len(pictures), (count,), generator=generator).numpy()
         mirrored = torch.rand(count, generator=generator) < 0.5
         batch, faces = to_tensor(pictures[rows]), torch.from_numpy(masks[rows]).float()

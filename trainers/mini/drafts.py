@@ -26,7 +26,7 @@ from core.backbones.bundles import Bundle, load_bundle
 from core.backbones.protocol import Conditioning
 from core.flow import add_noise, euler_step
 from core.sampler import identity_guided_velocity
-from trainers.mini.data import Shard, draw_size, face_mask, shard_paths, share_of, to_tensor
+from trainers.mini.data import Shard, draw_by_share, face_mask, shard_paths, share_of, sized, to_tensor
 from trainers.runs import step_generator
 
 START_SIGMAS = (0.75, 0.6, 0.45)
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="folder of shards")
     parser.add_argument("--out", type=Path, required=True, help="folder of the drafts, a file for each shard")
     parser.add_argument("--examples", type=int, default=4, help="pictures of each shard")
-    parser.add_argument("--part", default="1/1", help="share of the shards, for several processes: 1/2 and 2/2")
+    parser.add_argument("--part", default="1/1", help="share of this job, such as 1/2")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -60,7 +60,7 @@ def main() -> None:
 def drafts_of(bundle: Bundle, shard: Shard, examples: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Drafts of some examples of a shard, one from each of START_SIGMAS.
 
-    For every size latents (N, C, rows, columns) half and example (N,), the index of what they show, by the names below.
+    Of every size "latents" (N, C, rows, columns) half and "example" (N,), the index of what they show; see `sized`.
     """
     backbone = bundle.backbone
     found: dict[str, list[Tensor]] = defaultdict(list)
@@ -70,17 +70,9 @@ def drafts_of(bundle: Bundle, shard: Shard, examples: int, generator: torch.Gene
         picture = to_tensor(shard.pictures[example.size][example.picture][None])
         x0, sigmas = backbone.encode(picture.to(backbone.device)), backbone.sigmas(bundle.card.steps, *example.size)
         drawn = draw_again(bundle, conditioning, x0, sigmas, generator)
-        found[latents_name(example.size)].append(drawn.half().cpu())
-        found[example_name(example.size)].append(torch.full((len(drawn),), index))
+        found[sized("latents", example.size)].append(drawn.half().cpu())
+        found[sized("example", example.size)].append(torch.full((len(drawn),), index))
     return {name: torch.cat(parts) for name, parts in found.items()}
-
-
-def latents_name(size: tuple[int, int]) -> str:
-    return "latents_{}x{}".format(*size)
-
-
-def example_name(size: tuple[int, int]) -> str:
-    return "example_{}x{}".format(*size)
 
 
 def draw_again(
@@ -126,11 +118,11 @@ class Drafts:
         for path in paths:
             stored, shard = load_file(path), Shard.load(pictures_folder / path.stem)
             for size, pictures in shard.pictures.items():
-                if latents_name(size) not in stored:
+                if sized("latents", size) not in stored:
                     continue
                 latents, truths, faces = found.setdefault(size, ([], [], []))
-                latents.append(stored[latents_name(size)])
-                for example in (shard.examples[index] for index in stored[example_name(size)].tolist()):
+                latents.append(stored[sized("latents", size)])
+                for example in (shard.examples[index] for index in stored[sized("example", size)].tolist()):
                     truths.append(pictures[example.picture])
                     faces.append(face_mask(example.boxes, *size))
         return cls({size: (torch.cat(z), np.stack(p), np.stack(m)) for size, (z, p, m) in sorted(found.items())})
@@ -141,7 +133,8 @@ class Drafts:
     def batch(self, count: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Drafts (count, C, rows, columns) of one size, drawn by its share, their pictures (count, 3, H, W) in [0, 1]
         and faces (count, H, W)."""
-        latents, pictures, faces = self._stacks[draw_size(self._stacks, generator)]
+        stacks = list(self._stacks.values())
+        latents, pictures, faces = stacks[draw_by_share([len(latents) for latents, *_ in stacks], generator)]
         rows = torch.randint(len(latents), (count,), generator=generator)
         masks = torch.from_numpy(faces[rows.numpy()]).float()
         return latents[rows].float().to(device), to_tensor(pictures[rows.numpy()]).to(device), masks.to(device)

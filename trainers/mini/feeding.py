@@ -12,6 +12,7 @@ from torch import Tensor
 from core.backbones.protocol import Conditioning
 from core.backbones.qwen_image_21 import QwenImage21Backbone
 from trainers.mini.curriculum import Stage, TransformerConfig, parse_kind
+from trainers.mini.data import draw_by_share
 from trainers.mini.latents import LatentSet, Text, stack_texts, text_of
 from trainers.runs import step_generator
 
@@ -77,8 +78,7 @@ class Feeder:
         self, sizes: list[list[int]], people: int, count: int, generator: torch.Generator, dropout: bool
     ) -> Batch:
         """Rows of one of the `sizes`, drawn by its share."""
-        shares = torch.tensor([float(len(rows)) for rows in sizes])
-        rows = sizes[int(torch.multinomial(shares, 1, generator=generator))]
+        rows = sizes[draw_by_share([len(rows) for rows in sizes], generator)]
         drawn = [rows[i] for i in torch.randint(len(rows), (count,), generator=generator).tolist()]
         texts = [self._text(row, people) for row in drawn]
         if dropout:

@@ -30,7 +30,7 @@ from core.colours import ANY_COLOUR
 from core.prompts import Task, static_prompt
 from trainers.mini.assemble import build_backbone, build_pipeline, load_vlm
 from trainers.mini.captions import mentions
-from trainers.mini.data import Example, Shard, clothes_boxes, face_mask, shard_paths, share_of, to_tensor
+from trainers.mini.data import Example, Shard, clothes_boxes, face_mask, shard_paths, share_of, sized, to_tensor
 from trainers.mini.geometry import MAX_REFERENCES, PATCH, TEXT_STRIDE
 from trainers.mini.models import TransformerSize, build_transformer
 
@@ -158,7 +158,7 @@ class LatentStore:
         examples = shard.examples
 
         def rows_of(name: str) -> tuple[Tensor, ...]:
-            return tuple(latents["{}_{}x{}".format(name, *e.size)][e.picture] for e in examples)
+            return tuple(latents[sized(name, e.size)][e.picture] for e in examples)
 
         return LatentSet(
             portraits=latents["portraits"],
@@ -242,7 +242,7 @@ def stack_texts(texts: Sequence[Text]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _encode(shard: Shard, backbone: QwenImage21Backbone) -> dict[str, Tensor]:
     """Latents of portraits and pictures, and by the same index which share of a token faces and clothes cover."""
     stacks = {"portraits": shard.portraits}
-    stacks |= {"pictures_{}x{}".format(*size): stack for size, stack in shard.pictures.items()}
+    stacks |= {sized("pictures", size): stack for size, stack in shard.pictures.items()}
     encoded = {
         name: torch.cat(
             [
@@ -254,14 +254,15 @@ def _encode(shard: Shard, backbone: QwenImage21Backbone) -> dict[str, Tensor]:
     }
     side = shard.portraits.shape[1:3]
     encoded["portrait_faces"] = torch.stack([_token_shares([box], *side) for box in shard.portrait_boxes]).half()
-    for (height, width), stack in shard.pictures.items():
+    for size, stack in shard.pictures.items():
+        height, width = size
         shape = (len(stack), height // PATCH, width // PATCH)
         faces, clothes = torch.zeros(shape), torch.zeros(shape[0], MAX_REFERENCES, *shape[1:])
-        for example in (e for e in shard.examples if e.size == (height, width)):
+        for example in (e for e in shard.examples if e.size == size):
             faces[example.picture] = _token_shares(example.boxes, height, width)
             for person, box in enumerate(clothes_boxes(example.boxes)):
                 clothes[example.picture, person] = _token_shares([box], height, width)
-        encoded |= {f"faces_{height}x{width}": faces.half(), f"clothes_{height}x{width}": clothes.half()}
+        encoded |= {sized("faces", size): faces.half(), sized("clothes", size): clothes.half()}
     return encoded
 
 
