@@ -35,9 +35,8 @@ def test_rounds_from_the_first_pick_to_the_way_back(visit, server):
 
     # What another process does appears by itself, until nothing is going on any more.
     row = training_round(store, bundle=BUNDLE, pairs=some_pairs(store))
-    page.locator(".history button", has_text="Show").first.wait_for()
     page.locator("#training-refresh").click()
-    page.locator('.history button[data-action="show"]').first.click()
+    page.locator(f'.history button[data-action="show"][data-id="{row.id}"]').click()
     page.get_by_text("Step 60 of 100").wait_for()
     page.locator("#curves .js-plotly-plot").nth(3).wait_for()
     log(store, row.id, range(61, 81))
