@@ -37,7 +37,7 @@ def describe_devices() -> str:
 
 
 def open_studio(settings: Settings) -> Studio:
-    """The application behind the page, with its models on their way."""
+    """The application behind the page; its models are not read yet."""
     store = Store.open(
         settings.data,
         database_url=settings.database_url and settings.database_url.get_secret_value(),
@@ -50,7 +50,6 @@ def open_studio(settings: Settings) -> Studio:
         precision=settings.precision,
         threads=settings.threads,
     )
-    host.start()
     jobs = GenerationJobs(store, host)
     jobs.start()
     copies = HubCopies.from_settings(settings, store)
@@ -59,8 +58,8 @@ def open_studio(settings: Settings) -> Studio:
     return Studio(settings, store, host, jobs, copies)
 
 
-def launch(studio: Studio, page: gr.Blocks, *, block: bool = True) -> None:
-    """Serve the page; returns at once when `block` is False."""
+def launch(studio: Studio, page: gr.Blocks) -> None:
+    """Serve the page until the process is told to end."""
     settings = studio.settings
     media = studio.store.folder / "media"
     # Served from where they lie: Gradio would otherwise keep copies that outlive the deletion of a person.
@@ -76,8 +75,11 @@ def launch(studio: Studio, page: gr.Blocks, *, block: bool = True) -> None:
         css_paths=STYLE_SHEET,
         footer_links=["api", "settings"],
         ssr_mode=False,
-        prevent_thread_lock=not block,
+        prevent_thread_lock=True,
     )
+    # Not before: reading them would take half of the interpreter's time from the page.
+    studio.host.start()
+    page.block_thread()
 
 
 def main() -> None:

@@ -17,25 +17,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from core.adapters import AdapterError
-from core.backbones.bundles import BUNDLES, Bundle, BundleError, load_bundle
+from core.backbones.cards import BUNDLES, BundleError
 from core.backbones.protocol import Conditioning
 from core.faces import FaceAnalyzer, FacePackError
 from core.identity import FaceReport, measure_faces
 from core.images import read_picture
 from core.portraits import Person, prepare_person
 from core.precision import Precision
-from core.prompts import PromptWriter, Task, refuse_unsafe, static_prompt
+from core.prompts import Task, refuse_unsafe, static_prompt
 from core.provenance import encode_png
 from core.sampler import Cancel, OnStep, sample
 from core.schedule import IdentitySchedule
+
+if TYPE_CHECKING:
+    # Loading a bundle brings diffusers, transformers and peft; who is given one, or only asks, does not wait for them.
+    from core.backbones.bundles import Bundle
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -293,8 +296,9 @@ class _Stopwatch:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command `python -m core.generate`; returns its exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
+    from core.adapters import AdapterError
+
     try:
         _run(options)
     except (AdapterError, BundleError, FloatingPointError, ValueError) as error:
@@ -335,6 +339,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from core.backbones.bundles import load_bundle
+    from core.prompt_writer import PromptWriter
+
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     portraits = tuple(read_picture(path) for path in options.portraits)

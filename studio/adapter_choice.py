@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.backbones.bundles import BundleError, find_card
+from core.backbones.cards import BundleError, find_card
 from studio.context import Studio
 from studio.model_host import ModelsNotReady
 from studio.store import Store, StoreError

@@ -11,7 +11,7 @@ from gradio.utils import get_upload_folder
 
 from core.images import PictureError, read_picture
 from core.portraits import prepare_person
-from core.prompts import PromptRefused, PromptWriter, Task, refuse_unsafe, static_prompt
+from core.prompts import PromptRefused, Task, refuse_unsafe, static_prompt
 from core.schedule import IdentitySchedule
 from studio.adapter_choice import CURRENT, chosen_adapter
 from studio.context import Studio
@@ -152,7 +152,7 @@ def add_endpoints(studio: Studio) -> None:
                     prepare_person(picture, number, studio.host.analyzer, side).crop
                     for number, picture in enumerate(pictures, start=1)
                 ]
-                return "".join(PromptWriter(bundle).write(crops, Task(task), scene, ages=target_ages))
+                return "".join(studio.host.writer().write(crops, task, scene, ages=target_ages))
         except REFUSALS as error:
             raise gr.Error(str(error)) from error
 

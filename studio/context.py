@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from core.backbones.bundles import BundleError, find_card
+from core.backbones.cards import BundleError, find_card
 from studio.generation import GenerationJobs
 from studio.hub_copies import HubCopies
 from studio.model_host import ModelHost

@@ -21,7 +21,6 @@ from core.prompts import PromptRefused
 from core.prompts import Task as CoreTask
 from core.sampler import Cancelled, StepReport
 from core.schedule import IdentitySchedule
-from studio.adapter_in_use import use_adapter
 from studio.model_host import ModelHost, ModelsNotReady
 from studio.store import NewGeneration, Store
 from studio.store.engine import StoreError
@@ -164,6 +163,9 @@ class GenerationJobs:
         stop = threading.Event()
 
         def run() -> None:
+            # Brings peft; the page does not wait for it.
+            from studio.adapter_in_use import use_adapter
+
             try:
                 note = use_adapter(self._store, self._host.bundle, row)
                 made = generate(self._host.bundle, request, on_step=_Previews(items.put), cancel=stop.is_set)

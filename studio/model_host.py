@@ -9,13 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from core.backbones.bundles import Bundle, load_bundle
 from core.faces import FaceAnalyzer, FacePackError
 from core.precision import Precision
-from core.prompts import PromptWriter
+
+if TYPE_CHECKING:
+    # Both bring diffusers and transformers, which take seconds: the page does not wait for them.
+    from core.backbones.bundles import Bundle
+    from core.prompt_writer import PromptWriter
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +110,9 @@ class ModelHost:
         return self._analyzer
 
     def writer(self) -> PromptWriter:
+        """The bundle's model that writes prompts, to be used in one's turn."""
+        from core.prompt_writer import PromptWriter
+
         return PromptWriter(self.bundle)
 
     @contextmanager
@@ -121,6 +128,8 @@ class ModelHost:
 
     def _load(self) -> None:
         try:
+            from core.backbones.bundles import load_bundle
+
             if self._threads is not None:
                 torch.set_num_threads(self._threads)
             bundle = load_bundle(

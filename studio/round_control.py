@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tomllib
+from typing import TYPE_CHECKING
 
 from studio.adapter_choice import BASE, adapter_name, bundle_name
 from studio.context import Studio
 from studio.store import StoreError
 from studio.store.models import Round
 from trainers.held_out import PORTRAITS, held_out_references
-from trainers.pairs.collect import DraftPair, draft_pairs
-from trainers.round_config import RoundConfig
+
+if TYPE_CHECKING:
+    from trainers.pairs.collect import DraftPair
 
 
 def shown_round(studio: Studio, wanted: str | None) -> Round | None:
@@ -52,6 +54,10 @@ def pairs_for_a_round(studio: Studio) -> list[DraftPair]:
         StoreError: the models are not there. ModelsNotReady: they are still being read.
         OSError, ValueError: the file with the settings of rounds cannot be used.
     """
+    # They bring the trainer and its libraries; the page does not wait for them.
+    from trainers.pairs.collect import draft_pairs
+    from trainers.round_config import RoundConfig
+
     bundle = bundle_name(studio)
     if bundle is None:
         raise StoreError(f"Nothing can be trained: {studio.host.state.message}")

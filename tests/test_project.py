@@ -177,3 +177,10 @@ def test_the_start_names_the_execution_providers():
     import app
 
     assert "CPUExecutionProvider" in app.describe_devices()
+
+
+def test_the_page_waits_for_no_model_library():
+    heavy = ("diffusers", "transformers", "peft", "accelerate")
+    program = f"import app, sys; print([name for name in {heavy} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"

@@ -31,7 +31,7 @@ from transformers import (
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from core.backbones.bundles import BundleCard, write_card
+from core.backbones.cards import BundleCard, write_card
 from core.backbones.processors import PictureQwen2VLProcessor, PictureQwen3VLProcessor
 
 SPECIAL_TOKENS = [

@@ -26,7 +26,8 @@ from torch import nn
 from tqdm import tqdm
 
 from core.adapters import AdapterCard, AdapterError, save_adapter
-from core.backbones.bundles import Bundle, BundleError, load_bundle
+from core.backbones.bundles import Bundle, load_bundle
+from core.backbones.cards import BundleError
 from core.flow import SigmaDistribution, sample_sigmas
 from core.precision import Precision, computes_in_bfloat16
 from core.preference import PreferenceLoss, flow_dpo_loss

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.backbones.bundles import BundleCard
+from core.backbones.cards import BundleCard
 from core.images import read_picture
 from core.prompts import Task, static_prompt
 from core.schedule import IdentitySchedule

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from core.backbones.bundles import Bundle, find_card, load_bundle
+from core.backbones.bundles import Bundle, load_bundle
+from core.backbones.cards import find_card
 from trainers.dpo import DpoConfig
 from trainers.held_out import PORTRAITS
 from trainers.pairs import PairConfig

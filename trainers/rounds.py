@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from core.adapters import WEIGHTS_FILE, AdapterError, read_adapter, write_adapter
-from core.backbones.bundles import Bundle, BundleError
+from core.backbones.bundles import Bundle
+from core.backbones.cards import BundleError
 from core.faces import FaceAnalyzer, FacePackError
 from core.images import PictureError
 from core.prompts import Task

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from core.backbones.bundles import BundleError, find_card
+from core.backbones.cards import BundleError, find_card
 from studio.store import Store, StoreError
 from trainers.held_out import PORTRAITS
 from trainers.lease import Lease

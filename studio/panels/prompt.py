@@ -11,16 +11,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from core.prompts import (
-    Ambiguity,
-    PromptRefused,
-    PromptWriter,
-    Task,
-    Writing,
-    find_ambiguities,
-    refuse_unsafe,
-    static_prompt,
-)
+from core.prompts import Ambiguity, PromptRefused, Task, Writing, find_ambiguities, refuse_unsafe, static_prompt
 from studio.context import Studio
 from studio.draft import Draft
 from studio.model_host import ModelsNotReady
@@ -80,7 +71,7 @@ def wire(panel: PromptPanel, studio: Studio, draft: gr.BrowserState) -> None:
     def write_pieces(
         crops: list[np.ndarray], task: str, scene: str, ages: list[int | None], seed: int
     ) -> Iterator[str]:
-        yield from PromptWriter(studio.host.bundle).write(crops, task, scene, ages=ages, writing=Writing(seed=seed))
+        yield from studio.host.writer().write(crops, task, scene, ages=ages, writing=Writing(seed=seed))
 
     pieces = on_gpu(write_pieces, seconds=LONGEST_WRITING_ON_ZERO_GPU)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.backbones.bundles import find_card
+from core.backbones.cards import find_card
 from core.prompts import Task
 from core.schedule import IdentitySchedule
 from studio.adapter_choice import CURRENT, adapter_choices, bundle_name, choice_of, chosen_adapter

@@ -15,7 +15,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from core.backbones.bundles import BUNDLES, MINI, BundleCard, BundleError, find_card, load_bundle, write_card
+from core.backbones.bundles import load_bundle
+from core.backbones.cards import BUNDLES, MINI, BundleCard, BundleError, find_card, write_card
 from core.sampler import initial_noise
 from tests.tiny_bundles import write_tiny_bundle
 

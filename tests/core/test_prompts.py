@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from core.prompt_writer import PromptWriter
 from core.prompts import (
     AmbiguityKind,
     PromptRefused,
-    PromptWriter,
     Task,
     Writing,
     find_ambiguities,

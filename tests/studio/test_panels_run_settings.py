@@ -6,7 +6,7 @@ import shutil
 import gradio as gr
 import pytest
 
-from core.backbones.bundles import find_card, write_card
+from core.backbones.cards import find_card, write_card
 from studio.adapter_choice import BASE, CURRENT, adapter_choices, chosen_adapter
 from studio.context import Studio
 from studio.generation import GenerationJobs

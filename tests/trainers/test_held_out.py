@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.backbones.bundles import MINI
+from core.backbones.cards import MINI
 from core.prompts import Task
 from tests.studio.picture_bytes import png
 from trainers.held_out import PORTRAITS, NoCases, held_out_cases, portrait_files

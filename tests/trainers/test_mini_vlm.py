@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from transformers import Qwen3VLForConditionalGeneration
 
 from core.backbones.bundles import load_bundle
-from core.prompts import PromptWriter, Writing, writer_adapter
+from core.prompt_writer import PromptWriter, writer_adapter
+from core.prompts import Writing
 from tests.trainers.mini_shards import COLOURS
 from trainers.mini.assemble import assemble, load_vlm
 from trainers.mini.averaging import MovingAverage

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from core.backbones.bundles import Bundle, find_card, load_bundle
+from core.backbones.bundles import Bundle, load_bundle
+from core.backbones.cards import find_card
 from core.precision import Precision, computes_in_bfloat16
 from core.prompts import Task, static_prompt
 from core.sampler import sample

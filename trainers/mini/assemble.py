@@ -20,10 +20,11 @@ from diffusers import (
 )
 from transformers import Qwen3VLForConditionalGeneration
 
-from core.backbones.bundles import MINI, load_bundle, write_card
+from core.backbones.bundles import load_bundle
+from core.backbones.cards import MINI, write_card
 from core.backbones.processors import PictureQwen3VLProcessor
 from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_product
-from core.prompts import WRITER
+from core.prompt_writer import WRITER
 from trainers.mini.geometry import MAX_REFERENCES, REFERENCE_SIDE, SIZES, TEXT_STRIDE
 
 STEPS = 12

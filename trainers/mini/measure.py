@@ -27,7 +27,8 @@ from core.backbones.bundles import Bundle, load_bundle
 from core.faces import Face, FaceAnalyzer
 from core.identity import measure_faces
 from core.precision import Precision
-from core.prompts import Task, writer_adapter
+from core.prompt_writer import writer_adapter
+from core.prompts import Task
 from core.sampler import sample
 from trainers.held_out import default_schedule
 from trainers.mini.captions import caption_of

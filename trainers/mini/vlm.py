@@ -6,8 +6,8 @@ and encode them for the transformer, so train this before caching latents and em
     python -m trainers.mini.vlm --pictures DIR --out DIR [--config FILE] [--start DIR]
 
 With `trained = "writer"` a run goes on from another one, with its language model as it is: what learns is the vision
-tower and a LoRA adapter that is on only while writing (`core.prompts`), so that a transformer trained on the embeddings
-of prompts stays valid.
+tower and a LoRA adapter that is on only while writing (`core.prompt_writer`), so that a transformer trained on the
+embeddings of prompts stays valid.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tqdm import tqdm
 from transformers import Qwen3VLForConditionalGeneration
 
 from core.backbones.processors import PictureQwen3VLProcessor
-from core.prompts import WRITER
+from core.prompt_writer import WRITER
 from trainers.config import load_config
 from trainers.mini.averaging import MovingAverage, fast_precision
 from trainers.mini.captions import Caption, instruction_of, load_captions, mentions, tokenizer_corpus

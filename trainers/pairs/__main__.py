@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from core.backbones.bundles import BundleError, find_card, load_bundle
+from core.backbones.bundles import load_bundle
+from core.backbones.cards import BundleError, find_card
 from core.clip import installed_clip
 from core.faces import FaceAnalyzer, FacePackError, default_pack
 from studio.store import Store, StoreError
