@@ -15,7 +15,8 @@ from PIL import Image
 from core.adapters import AdapterCard, add_adapter, save_adapter
 from core.backbones.bundles import Bundle, load_bundle
 from core.faces import FaceAnalyzer
-from core.generate import GenerationRequest, generate, main
+from core.generate import GenerationRequest, generate
+from core.generate_command import main
 from core.identity import measure_faces
 from core.portraits import largest_face
 from core.prompts import PromptRefused, Task
