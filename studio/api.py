@@ -73,7 +73,8 @@ def add_endpoints(studio: Studio) -> None:
             if not consent:
                 raise ValueError(f"Set consent to true to say: {people.CONSENT}")
             owner = _annotator(studio, annotator, request)
-            card = studio.host.bundle.card
+            bundle = studio.host.wait()
+            card = bundle.card
             if not portraits:
                 raise ValueError("Give a portrait of each person.")
             if not 1 <= candidates <= settings.max_candidates:
@@ -95,12 +96,12 @@ def add_endpoints(studio: Studio) -> None:
                 seeds=[seed + number for number in range(candidates)],
                 target_ages=target_ages,
                 bundle=card.name,
-                bundle_revision=studio.host.bundle.revision,
+                bundle_revision=bundle.revision,
                 adapter_id=chosen_adapter(store, card.name, CURRENT),
                 author_id=owner.id,
             )
             refuse_unsafe(wanted.prompt, children=Task(task) is Task.CHILD)
-            limits = studio.host.bundle.backbone.limits
+            limits = bundle.backbone.limits
             limits.check_references(len(portraits))
             limits.check_size(wanted.height, wanted.width)
             for portrait in portraits:

@@ -140,7 +140,7 @@ class GenerationJobs:
         if self._stops[generation_id].is_set():
             return
         try:
-            self._host.wait()
+            self._host.wait(None)
             row = self._store.generations.get(generation_id)
             self._store.generations.start(generation_id)
             self._update(generation_id, Progress(state=GenerationState.RUNNING, steps=row.steps))

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PATIENCE = 60.0
+"""Seconds that what a person does waits for models that are being read; the page is there before they are."""
+
 
 class Stage(StrEnum):
     WAITING = "waiting"
@@ -91,11 +94,10 @@ class ModelHost:
     def state(self) -> ModelState:
         return self._state
 
-    def wait(self, timeout: float | None = None) -> None:
-        """Return once the models are ready; raises ModelsNotReady if they are not after `timeout` seconds."""
+    def wait(self, timeout: float | None = PATIENCE) -> Bundle:
+        """The bundle once it is loaded; ModelsNotReady if it is not after `timeout` seconds, None for any number."""
         self._finished.wait(timeout)
-        if self._state.stage is not Stage.READY:
-            raise ModelsNotReady(self._state.message)
+        return self.bundle
 
     @property
     def bundle(self) -> Bundle:
@@ -117,8 +119,12 @@ class ModelHost:
 
     @contextmanager
     def turn(self) -> Iterator[Bundle]:
-        """The models for one job; others wait. Generating, writing and swapping adapters go through here."""
-        bundle = self.bundle
+        """The models for one job; others wait. Generating, writing and swapping adapters go through here.
+
+        Raises:
+            ModelsNotReady: they could not be read, or not within PATIENCE.
+        """
+        bundle = self.wait()
         with self._turn:
             yield bundle
 

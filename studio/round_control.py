@@ -51,7 +51,7 @@ def pairs_for_a_round(studio: Studio) -> list[DraftPair]:
     """What a round started now would look at, kept and dropped; nothing is stored.
 
     Raises:
-        StoreError: the models are not there. ModelsNotReady: they are still being read.
+        StoreError: the models are not there. ModelsNotReady: they could not be read, or not in time.
         OSError, ValueError: the file with the settings of rounds cannot be used.
     """
     # They bring the trainer and its libraries; the page does not wait for them.
@@ -61,6 +61,7 @@ def pairs_for_a_round(studio: Studio) -> list[DraftPair]:
     bundle = bundle_name(studio)
     if bundle is None:
         raise StoreError(f"Nothing can be trained: {studio.host.state.message}")
+    studio.host.wait()
     settings = studio.settings
     config = tomllib.loads(settings.round_config.read_text()) if settings.round_config else {}
     return draft_pairs(

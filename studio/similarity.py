@@ -17,10 +17,11 @@ def similarity_html(studio: Studio, row: Generation, candidate: Candidate) -> st
     """The similarity matrix of a candidate as a table.
 
     Raises:
-        ModelsNotReady: there is no face pack, or it is still being read.
+        ModelsNotReady: there is no face pack.
         StoreError: a portrait has no face that this pack can describe.
         PictureError: a file is damaged.
     """
+    studio.host.wait()
     analyzer = studio.host.analyzer
     if analyzer is None:
         raise ModelsNotReady("There is no face pack, so faces cannot be compared.")

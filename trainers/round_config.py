@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from core.backbones.bundles import Bundle, load_bundle
 from core.backbones.cards import find_card
+from core.precision import Precision
 from trainers.dpo import DpoConfig
 from trainers.held_out import PORTRAITS
 from trainers.pairs import PairConfig
@@ -69,6 +70,7 @@ class Models:
         file = Path(find_card(self.bundle).source) / ROUND_FILE
         return tomllib.loads(file.read_text()) if file.is_file() else {}
 
-    def load(self) -> Bundle:
-        bundle = load_bundle(self.bundle, device=self.device)
+    def load(self, precision: Precision = "auto") -> Bundle:
+        """`precision`: of the transformer on a CPU, see `load_bundle`; for training and the pictures that measure."""
+        bundle = load_bundle(self.bundle, device=self.device, precision=precision)
         return bundle if self.face_pack is None else replace(bundle, face_pack=self.face_pack)

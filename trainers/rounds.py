@@ -112,7 +112,7 @@ class _Course:
         # 1. The models; the lease is kept meanwhile.
         self._lease.report(log_path=(self._folder / LOG_FILE).relative_to(self._store.folder).as_posix())
         logger.info("Reading the models")
-        bundle = self._models.load()
+        bundle = self._models.load(config.training.precision)
         analyzer = _analyzer(bundle)
         parent = self._parent()
         cases = held_out_cases(self._models.evaluation_portraits, bundle.card, **config.evaluation)

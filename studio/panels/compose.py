@@ -194,7 +194,7 @@ def _new_generations(
     if not text.strip():
         text, origin = prompt.template(task, values[page.prompt.scene], draft), prompt.TEMPLATE
     refuse_unsafe(text, children=task == Task.CHILD.value)
-    bundle = studio.host.bundle
+    bundle = studio.host.wait()
     bundle.backbone.limits.check_references(len(draft.portraits))
     width, height = (int(side) for side in values[settings.size].split(" × "))
     bundle.backbone.limits.check_size(height, width)

@@ -173,6 +173,7 @@ def add_file(
     most = studio.most_people
     if len(draft.portraits) >= most:
         raise ValueError(f"{path.name} was left out: {most} people are the most in one picture here.")
+    studio.host.wait()
     if studio.host.analyzer is None:
         raise ModelsNotReady("Portraits cannot be read without a face pack; see the line at the top of the page.")
     upload = read_upload(path, studio.host.analyzer)

@@ -157,6 +157,14 @@ def test_deleting_a_person_during_the_run_leaves_nothing_behind(store: Store, jo
         store.generations.get(generation_id)
 
 
+def test_a_turn_waits_for_models_that_are_still_being_read(bundle_folder: Path):
+    host = ModelHost(bundle_folder, face_pack=bundle_folder / "no-pack", device="cpu", threads=1)
+    host.start()
+    with host.turn() as bundle:
+        assert bundle.folder == bundle_folder
+    assert host.state.stage is Stage.READY
+
+
 def test_models_that_cannot_be_read_say_so(tmp_path: Path):
     host = ModelHost(tmp_path / "nothing-here", device="cpu")
     host.start()

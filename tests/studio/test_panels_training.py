@@ -225,8 +225,16 @@ def test_counts_of_pairs_without_any():
     assert HOSTILE not in pairs_html(PairCounts(kept=0, dropped=1, picks=0), {}, {HOSTILE: 1})
 
 
-def test_the_preview_waits_for_the_models(studio):
-    assert "have not been asked for" in text(training_values.preview_html(studio))
+def test_the_preview_waits_for_the_models(studio, bundle_folder):
+    host = ModelHost(bundle_folder, face_pack=bundle_folder / "no-pack", device="cpu", threads=1)
+    host.start()
+    assert "Nothing can be trained on" in training_values.preview_html(replace(studio, host=host))
+
+
+def test_the_preview_says_why_there_are_no_models(studio):
+    host = ModelHost(studio.store.folder / "nowhere", device="cpu")
+    host.start()
+    assert "could not be read" in text(training_values.preview_html(replace(studio, host=host)))
 
 
 def test_the_preview_says_what_a_round_would_use_and_stores_nothing(studio, store, ready_host, ada):
