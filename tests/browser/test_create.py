@@ -152,6 +152,18 @@ def test_a_run_is_cancelled_and_the_next_one_comes_to_its_end(visit, server, tmp
     assert "image 1" in prompt_of(page)
 
 
+def test_what_is_asked_while_the_models_are_being_read_waits_for_them(visit, server, tmp_path):
+    server.kill()
+    server.start()  # answers seconds before its models are read
+    page = visit()
+    page.locator("body.draft-is-here").wait_for()
+    page.locator("#consent input").check()
+    page.locator("#portrait-files input[type=file]").set_input_files(portrait(tmp_path, "Ada.png"))
+    page.locator("#people li").first.wait_for()
+    assert page.locator("#people-notice .problem").count() == 0
+    generate(page)
+
+
 def test_a_new_visitor_is_told_what_to_do(visit):
     page = visit()
     page.locator("body.draft-is-here").wait_for()  # what page load does must leave the page as it is
