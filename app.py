@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
@@ -18,7 +19,7 @@ import torch
 from studio.context import Studio
 from studio.generation import GenerationJobs
 from studio.hub_copies import HubCopies
-from studio.model_host import ModelHost
+from studio.model_host import ModelHost, ModelsNotReady
 from studio.panels.people import EXAMPLES
 from studio.settings import Settings
 from studio.store import Store
@@ -59,7 +60,7 @@ def open_studio(settings: Settings) -> Studio:
 
 
 def launch(studio: Studio, page: gr.Blocks) -> None:
-    """Serve the page until the process is told to end."""
+    """Serve the page; returns at once."""
     settings = studio.settings
     media = studio.store.folder / "media"
     # Served from where they lie: Gradio would otherwise keep copies that outlive the deletion of a person.
@@ -77,9 +78,6 @@ def launch(studio: Studio, page: gr.Blocks) -> None:
         ssr_mode=False,
         prevent_thread_lock=True,
     )
-    # Not before: reading them would take half of the interpreter's time from the page.
-    studio.host.start()
-    page.block_thread()
 
 
 def main() -> None:
@@ -88,13 +86,18 @@ def main() -> None:
     print(describe_devices(), flush=True)
     studio = open_studio(settings)
     page = build_page(studio)
-    if not settings.worker:
-        launch(studio, page)
-        return
     worker = WorkerProcess(settings)
-    worker.start()
     try:
         launch(studio, page)
+        # One after the other: the page comes first, and what is read beside it would take its time.
+        studio.host.start()
+        with suppress(ModelsNotReady):
+            studio.host.wait(None)
+        if settings.worker:
+            worker.start()
+        page.block_thread()
+    except KeyboardInterrupt:  # while models are read; afterwards `block_thread` takes it
+        pass
     finally:
         worker.stop()
 
