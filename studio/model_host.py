@@ -79,7 +79,7 @@ class ModelHost:
         self._allow_download = allow_download
         self._precision = precision
         self._threads = threads
-        self._state = ModelState(stage=Stage.WAITING, message="The models have not been asked for yet.")
+        self._state = ModelState(stage=Stage.WAITING, message="The models are about to be read.")
         self._finished = threading.Event()
         self._turn = threading.Lock()
         self._bundle: Bundle | None = None
