@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,3 +115,17 @@ def add_picks(store: Store, count: int, *, portraits: list[str] | None = None) -
         )
         picks.append(store.picks.save(pick).id)
     return picks
+
+
+def at(message: str, act: Callable[[], None]) -> logging.Handler:
+    """Do something once, in the worker's thread, when it logs a message that begins so."""
+
+    class Listener(logging.Handler):
+        done = False
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith(message) and not self.done:
+                self.done = True
+                act()
+
+    return Listener(logging.INFO)

@@ -18,9 +18,10 @@ import pytest
 import sqlalchemy as sa
 
 from core.adapters import read_adapter
+from core.provenance import read_settings
 from studio.store import NewGeneration, NewPick, Store
 from studio.store.models import AdapterState, Generation, Round, RoundRequest, RoundState, utc_now
-from tests.trainers.round_scenario import CONFIG, Place, add_picks, add_portrait, make_place
+from tests.trainers.round_scenario import CONFIG, Place, add_picks, add_portrait, at, make_place
 from trainers.lease import Lease
 from trainers.round_config import RoundConfig
 from trainers.stored_adapters import stored_adapter
@@ -44,20 +45,6 @@ def store(tmp_path) -> Iterator[Store]:
 @pytest.fixture
 def worker(store, place) -> Worker:
     return Worker(store, place.models, config=CONFIG)
-
-
-def at(message: str, act: Callable[[], None]) -> logging.Handler:
-    """Do something once, in the worker's thread, when it logs a message that begins so."""
-
-    class Listener(logging.Handler):
-        done = False
-
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.getMessage().startswith(message) and not self.done:
-                self.done = True
-                act()
-
-    return Listener(logging.INFO)
 
 
 @pytest.fixture
@@ -158,6 +145,15 @@ def test_picks_on_pictures_of_an_evaluation_are_never_trained_on(store, worker):
     assert row.state in ENDS, row.message
     assert len(store.rounds.pairs(row.id, kept=True)) == 3
     assert store.rounds.dropped(row.id) == {"held out for evaluation": 5}
+
+
+def test_pictures_that_measure_have_the_precision_of_the_training(store, place):
+    add_picks(store, 2)
+    config = {**CONFIG, "training": {**CONFIG["training"], "precision": "bfloat16"}}
+    row = end_of(store, store.rounds.create("tiny"), Worker(store, place.models, config=config))
+    assert row.state in ENDS, row.message
+    pictures = [store.media.path(one.candidates[0].media_sha256) for one in store.generations.of_round(row.id)]
+    assert {read_settings(picture)["precision"] for picture in pictures} == {"bfloat16"}
 
 
 def test_enough_new_picks_start_a_round(store, place):
