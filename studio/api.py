@@ -73,14 +73,14 @@ def add_endpoints(studio: Studio) -> None:
             if not consent:
                 raise ValueError(f"Set consent to true to say: {people.CONSENT}")
             owner = _annotator(studio, annotator, request)
-            bundle = studio.host.wait()
-            card = bundle.card
             if not portraits:
                 raise ValueError("Give a portrait of each person.")
             if not 1 <= candidates <= settings.max_candidates:
                 raise ValueError(f"{candidates} candidates were asked for; 1 to {settings.max_candidates} can be made.")
             draft = Draft(visitor=owner.name)
             target_ages = _target_ages(task, ages, len(portraits))
+            bundle = studio.host.wait()
+            card = bundle.card
             wanted = NewGeneration(
                 task=Task(task).value,
                 prompt=prompt.strip() or static_prompt(task, len(portraits), scene, target_ages),

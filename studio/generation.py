@@ -163,10 +163,10 @@ class GenerationJobs:
         stop = threading.Event()
 
         def run() -> None:
-            # Brings peft; the page does not wait for it.
-            from studio.adapter_in_use import use_adapter
-
             try:
+                # Brings peft; the page does not wait for it.
+                from studio.adapter_in_use import use_adapter
+
                 note = use_adapter(self._store, self._host.bundle, row)
                 made = generate(self._host.bundle, request, on_step=_Previews(items.put), cancel=stop.is_set)
                 items.put(_Made(candidates=made, note=note))
