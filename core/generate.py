@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from core.backbones.protocol import Conditioning
+from core.face_detail import detail_targets
 from core.faces import FaceAnalyzer, FacePackError
 from core.identity import FaceReport, measure_faces
+from core.pixels import to_uint8
 from core.portraits import Person, prepare_person
 from core.prompts import Task, refuse_unsafe
 from core.sampler import Cancel, OnStep, sample
@@ -48,6 +49,7 @@ class GenerationRequest:
     identity_guidance: scale of guidance towards the portraits (core/injection.py); 1 is none.
     guidance, identity_guidance, steps, height, width: None for the bundle's own.
     expected_order: portrait indices from left to right, where the prompt says so; lets swaps be counted.
+    face_detail: paint the faces once more at twice their size (core/face_detail.py), where the bundle can.
     """
 
     prompt: str
@@ -64,6 +66,7 @@ class GenerationRequest:
     width: int | None = None
     expected_order: tuple[int, ...] | None = None
     face_boxes: tuple[tuple[float, ...] | None, ...] = ()
+    face_detail: bool = True
 
     def __post_init__(self) -> None:
         # A plain "child" must not slip past the stricter rules for children.
@@ -173,17 +176,35 @@ def generate(
 
     # 5. Decode.
     with clock.stage("decode"), torch.no_grad():
-        pictures = to_uint8(backbone.decode(latents))
+        pictures = list(to_uint8(backbone.decode(latents)))
 
-    # 6. Who is in the pictures.
+    # 6. Paint the faces once more, at twice their size.
+    known = analyzer is not None and all(person.embedding is not None for person in people)
+    painted_again = request.face_detail and bundle.face_detail is not None and known
+    if painted_again:
+        with clock.stage("face detail"):
+            pictures = bundle.face_detail(
+                pictures,
+                detail_targets(pictures, [person.embedding for person in people], analyzer),
+                [person.crop for person in people],
+                seeds=request.seeds,
+                schedule=request.schedule,
+                strength=request.strength,
+                cancel=cancel,
+            )
+
+    # 7. Who is in the pictures.
     with clock.stage("measure"):
-        reports = [_measure(picture, people, analyzer, request.expected_order) for picture in pictures]
+        reports = [
+            _measure(picture, people, analyzer, request.expected_order) if known else None for picture in pictures
+        ]
 
     settings = {
         **_settings(bundle, request),
         "guidance": guidance,
         "guidance_above": card.guidance_above,
         "identity_guidance": identity_guidance,
+        "face_detail": painted_again,
         "steps": steps,
         "height": height,
         "width": width,
@@ -199,12 +220,6 @@ def generate(
         )
         for picture, seed, report in zip(pictures, request.seeds, reports, strict=True)
     ]
-
-
-def to_uint8(pictures: Tensor) -> list[np.ndarray]:
-    """Pictures (B, 3, H, W) in [0, 1] as B arrays (H, W, 3) uint8; values outside are clamped."""
-    rounded = (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
-    return list(rounded.permute(0, 2, 3, 1).cpu().numpy())
 
 
 def face_analyzer(bundle: Bundle) -> tuple[FaceAnalyzer | None, list[str]]:
@@ -246,11 +261,9 @@ def _digest(picture: np.ndarray) -> str:
 def _measure(
     picture: np.ndarray,
     people: list[Person],
-    analyzer: FaceAnalyzer | None,
+    analyzer: FaceAnalyzer,
     expected_order: tuple[int, ...] | None,
-) -> FaceReport | None:
-    if analyzer is None or any(person.embedding is None for person in people):
-        return None
+) -> FaceReport:
     return measure_faces(
         np.stack([person.embedding for person in people]),
         analyzer.analyze(picture),

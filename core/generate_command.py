@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--identity-guidance", type=float, help="towards the portraits; 1 is none")
     parser.add_argument("--schedule", type=IdentitySchedule.parse, default=IdentitySchedule.constant())
     parser.add_argument("--strength", type=float, default=1.0, help="of the schedule's effect, 0 to 1")
+    parser.add_argument("--no-face-detail", action="store_true", help="do not paint faces again at twice their size")
     parser.add_argument("--seed", type=int, default=0, help="of the first candidate; the others count up")
     parser.add_argument("--candidates", type=int, default=4)
     parser.add_argument("--steps", type=int)
@@ -99,6 +100,7 @@ def _run(options: argparse.Namespace) -> None:
         steps=options.steps,
         height=options.height,
         width=options.width,
+        face_detail=not options.no_face_detail,
         expected_order=tuple(range(len(portraits))) if by_template else None,
     )
     with tqdm(total=request.steps or bundle.card.steps, unit="step", desc="Denoising") as bar:

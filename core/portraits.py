@@ -81,6 +81,23 @@ def align_face(picture: np.ndarray, landmarks: np.ndarray, side: int) -> np.ndar
     Raises:
         ValueError: the landmarks lie in one point or are not finite.
     """
+    matrix = alignment(landmarks, side)
+    # A warp reads four pixels for each it writes; a large picture is made smaller first, or it would flicker.
+    shrunk = max(1, int(1 / max(float(np.hypot(*matrix[:, 0])), 1e-6)))
+    if shrunk > 1:
+        picture = np.asarray(Image.fromarray(picture).reduce(shrunk))
+        matrix[:, 2] += matrix[:, :2].sum(1) * (shrunk - 1) / 2
+        matrix[:, :2] *= shrunk
+    return cv2.warpAffine(
+        np.ascontiguousarray(picture), matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
+
+
+def alignment(landmarks: np.ndarray, side: int) -> np.ndarray:
+    """(2, 3) float64: from pixels of a picture to those of its aligned face, the least-squares similarity.
+
+    landmarks, side and errors as for `align_face`.
+    """
     source, target = np.asarray(landmarks, np.float64), reference_landmarks(side)
     middle = source.mean(0)
     # As complex numbers a similarity is one factor; least squares gives it in closed form.
@@ -89,16 +106,8 @@ def align_face(picture: np.ndarray, landmarks: np.ndarray, side: int) -> np.ndar
     if not spread > 1e-6:
         raise ValueError(f"The landmarks {source.tolist()} lie in one point, so the face has no size.")
     factor = (points.conj() * wanted).sum() / spread
-    # A warp reads four pixels for each it writes; a large picture is made smaller first, or it would flicker.
-    shrunk = max(1, int(1 / max(abs(factor), 1e-6)))
-    if shrunk > 1:
-        picture = np.asarray(Image.fromarray(picture).reduce(shrunk))
-        factor, middle = factor * shrunk, (middle + 0.5) / shrunk - 0.5
     rotation = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
-    matrix = np.column_stack([rotation, target.mean(0) - rotation @ middle])
-    return cv2.warpAffine(
-        np.ascontiguousarray(picture), matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
-    )
+    return np.column_stack([rotation, target.mean(0) - rotation @ middle])
 
 
 def largest_face(faces: list[Face]) -> Face | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core.backbones.protocol import Backbone, Conditioning
-from core.flow import clean_estimate, euler_step
+from core.flow import add_noise, clean_estimate, euler_step
 from core.injection import injection_weight
 from core.schedule import IdentitySchedule
 
@@ -37,6 +37,18 @@ class StepReport:
     sigma: float
     reference_weight: float
     preview: Callable[[], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where a loop begins that does not begin at pure noise (SDEdit, arXiv 2108.01073).
+
+    latents: (B, C, rows, columns), clean, one row for each seed.
+    sigma: the noise level in (0, 1] that they are brought to; the steps are spread below it as below 1.
+    """
+
+    latents: Tensor
+    sigma: float
 
 
 OnStep = Callable[[StepReport], None]
@@ -80,6 +92,7 @@ def sample(
     negative: Conditioning | None = None,
     guidance: float = 1.0,
     guidance_above: float = 0.0,
+    start: Start | None = None,
     on_step: OnStep | None = None,
     cancel: Cancel | None = None,
 ) -> Tensor:
@@ -95,6 +108,7 @@ def sample(
         guidance: scale of classifier-free guidance; 1 is none, and costs nothing.
         guidance_above: the noise level in [0, 1) down to which it acts. Places and colours are decided at the noisy
             end; below it, guidance towards the prompt works against the faces (arXiv 2404.07724).
+        start: begin at noised latents instead of pure noise.
         on_step: told after every step; may raise to stop.
         cancel: asked before every step; true ends the loop.
 
@@ -114,14 +128,22 @@ def sample(
         raise ValueError(f"guidance is {guidance!r}, but must be at least 1 (no guidance).")
     if guidance > 1 and negative is None:
         raise ValueError(f"guidance is {guidance!r}, which needs a negative prompt; an empty one will do.")
+    shape = backbone.latent_shape(height, width)
+    if start is not None and start.latents.shape != (len(seeds), *shape):
+        raise ValueError(
+            f"The latents to start from have the shape {tuple(start.latents.shape)}, but {len(seeds)} pictures of "
+            f"{width} x {height} px have {(len(seeds), *shape)}."
+        )
     schedule = schedule or IdentitySchedule.constant()
 
     # 2. What does not change from step to step.
-    sigmas = backbone.sigmas(steps, height, width)
+    sigmas = backbone.sigmas(steps, height, width) * (1.0 if start is None else start.sigma)
     weights = [injection_weight(schedule.weight(sigma), strength) for sigma in sigmas[:-1].tolist()]
     prefix = backbone.prefill(conditioning)
     negative_prefix = backbone.prefill(negative) if guidance > 1 else None
-    x_t = initial_noise(seeds, backbone.latent_shape(height, width), backbone.device)
+    x_t = initial_noise(seeds, shape, backbone.device)
+    if start is not None:
+        x_t = add_noise(start.latents.float(), x_t, start.sigma)
 
     # 3. Denoise.
     for step, weight in enumerate(weights):

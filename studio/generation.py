@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core.generate import Candidate, GenerationRequest, generate, to_uint8
+from core.generate import Candidate, GenerationRequest, generate
 from core.images import read_picture
+from core.pixels import to_uint8
 from core.prompts import PromptRefused
 from core.prompts import Task as CoreTask
 from core.sampler import Cancelled, StepReport

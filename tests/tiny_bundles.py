@@ -33,6 +33,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from core.backbones.cards import BundleCard, write_card
 from core.backbones.processors import PictureQwen2VLProcessor, PictureQwen3VLProcessor
+from core.face_detail import FACE_DETAIL
 
 SPECIAL_TOKENS = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
@@ -50,13 +51,18 @@ CORPUS = ["the man with a red hat and the woman with blue glasses stand together
 
 
 def write_tiny_bundle(
-    folder: Path | str, *, family: str = "qwen-image-2.1", seed: int = 0, text_first: bool = True
+    folder: Path | str,
+    *,
+    family: str = "qwen-image-2.1",
+    seed: int = 0,
+    text_first: bool = True,
+    face_detail: bool = False,
 ) -> Path:
     """Save a tiny random bundle that `load_bundle(folder)` reads, and return the folder.
 
     `family` is "qwen-image-2.1" (the classes of the mini bundle) or "qwen-image-edit-plus". `text_first` is
     the order of the prompt template and only matters for the first family. Default picture size 64 x 96 px, 4
-    steps, references of 64 px. The same seed gives the same weights.
+    steps, references of 64 px. The same seed gives the same weights. `face_detail` adds a transformer for faces.
     """
     folder = Path(folder)
     with torch.random.fork_rng(devices=[]):
@@ -64,6 +70,10 @@ def write_tiny_bundle(
         pipeline = {"qwen-image-2.1": _qwen_image_21, "qwen-image-edit-plus": _qwen_image_edit_plus}[family]()
         for module in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
             _widen(module)
+        if face_detail:
+            faces = _qwen_image_21_transformer()
+            _widen(faces)
+            faces.save_pretrained(folder / FACE_DETAIL)
     pipeline.save_pretrained(folder)
     card = BundleCard(
         name="tiny",
@@ -199,7 +209,17 @@ def _qwen_image_21() -> QwenImage21Pipeline:
         latents_mean=[0.1] * 16,
         latents_std=[0.9] * 16,
     )
-    transformer = QwenImage21Transformer2DModel(
+    return QwenImage21Pipeline(
+        scheduler=_scheduler(),
+        vae=vae,
+        text_encoder=text_encoder,
+        processor=processor,
+        transformer=_qwen_image_21_transformer(),
+    )
+
+
+def _qwen_image_21_transformer() -> QwenImage21Transformer2DModel:
+    return QwenImage21Transformer2DModel(
         in_channels=16,
         out_channels=16,
         num_layers=3,
@@ -208,13 +228,6 @@ def _qwen_image_21() -> QwenImage21Pipeline:
         context_in_dim=64,
         mlp_ratio=2,
         axes_dims_rope=(8, 12, 12),
-    )
-    return QwenImage21Pipeline(
-        scheduler=_scheduler(),
-        vae=vae,
-        text_encoder=text_encoder,
-        processor=processor,
-        transformer=transformer,
     )
 
 

@@ -4,6 +4,7 @@ folder.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from core.backbones.processors import load_processor
 from core.backbones.protocol import Backbone
 from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_product
 from core.backbones.qwen_image_edit_plus import QwenImageEditPlusBackbone
+from core.face_detail import FACE_DETAIL, SIDE, FaceDetail
 from core.faces import FaceAnalyzer, default_pack
 from core.precision import Precision, computes_in_bfloat16
 from core.prompt_writer import WRITER
@@ -42,6 +44,7 @@ class Bundle:
     backbone: the model family's calls on the loaded weights.
     adapters: LoRA adapters on its transformer.
     face_pack: what `FaceAnalyzer` takes; need not be there.
+    face_detail: paints faces once more at twice their size; None where the bundle has no transformer for it.
     """
 
     card: BundleCard
@@ -50,6 +53,7 @@ class Bundle:
     backbone: Backbone
     adapters: Adapters
     face_pack: Path | str
+    face_detail: FaceDetail | None = None
 
     @property
     def pipeline(self) -> Any:
@@ -116,6 +120,7 @@ def load_bundle(
             use_safetensors=True,
             local_files_only=True,
         )
+        detail = _face_detail_transformer(folder, pipeline.transformer) if (folder / FACE_DETAIL).is_dir() else None
         if (folder / WRITER).is_dir():
             pipeline.text_encoder.load_adapter(str(folder / WRITER), adapter_name=WRITER)
             pipeline.text_encoder.disable_adapters()
@@ -128,6 +133,8 @@ def load_bundle(
     for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
     pipeline.to(device)
+    if detail is not None:
+        detail = FaceDetail(face_detail_backbone(card, pipeline, detail.to(device)))
     revision = _fingerprint(folder) if card.revision is None else folder.name
     return Bundle(
         card=card,
@@ -136,7 +143,22 @@ def load_bundle(
         backbone=_backbone(card, pipeline),
         adapters=Adapters(pipeline.transformer, base=card.name, base_revision=revision),
         face_pack=_face_pack(card, folder),
+        face_detail=detail,
     )
+
+
+def _face_detail_transformer(folder: Path, like: torch.nn.Module) -> torch.nn.Module:
+    transformer = type(like).from_pretrained(
+        folder / FACE_DETAIL, torch_dtype=like.dtype, use_safetensors=True, local_files_only=True
+    )
+    return transformer.requires_grad_(False).eval()
+
+
+def face_detail_backbone(card: BundleCard, pipeline: Any, transformer: torch.nn.Module) -> Backbone:
+    """The transformer for faces, with VAE and VLM of a bundle's pipeline."""
+    components = {**pipeline.components, "transformer": transformer}
+    own_sizes = dataclasses.replace(card, reference_side=SIDE, text_stride=1, max_references=1)
+    return _backbone(own_sizes, type(pipeline)(**components))
 
 
 def _backbone(card: BundleCard, pipeline: Any) -> Backbone:

@@ -10,7 +10,8 @@ import torch
 
 from core.backbones.bundles import Bundle, load_bundle
 from core.backbones.protocol import Conditioning
-from core.sampler import Cancelled, StepReport, initial_noise, sample
+from core.flow import add_noise
+from core.sampler import Cancelled, Start, StepReport, initial_noise, sample
 from core.schedule import IdentitySchedule
 from tests.tiny_bundles import write_tiny_bundle
 
@@ -193,3 +194,31 @@ def test_damaged_weights_are_noticed(bundle):
             run(bundle, conditioning)
     finally:
         weight.data.copy_(saved)
+
+
+def test_a_loop_may_begin_at_noised_latents(bundle):
+    conditioning = encode(bundle, 0)
+    latents = run(bundle, conditioning, seeds=[1, 2])
+    assert torch.equal(
+        run(bundle, conditioning, seeds=[3, 4], start=Start(latents, 1.0)), run(bundle, conditioning, seeds=[3, 4])
+    )
+
+    began: list[StepReport] = []
+    again = run(bundle, conditioning, seeds=[3, 4], start=Start(latents, 0.5), on_step=began.append)
+    grid = bundle.backbone.sigmas(4, **SIZE)
+    assert [report.sigma for report in began] == pytest.approx((0.5 * grid[1:]).tolist())
+    # by hand: noise the latents, then the same Euler steps
+    prefix = bundle.backbone.prefill(conditioning)
+    x_t = add_noise(latents, initial_noise([3, 4], latents.shape[1:]), 0.5)
+    with torch.no_grad():
+        for sigma, sigma_next in itertools.pairwise((0.5 * grid).tolist()):
+            v_pred = bundle.backbone.velocity(prefix, x_t, torch.full((2,), sigma))
+            x_t = x_t + (sigma_next - sigma) * v_pred
+    torch.testing.assert_close(again, x_t, rtol=0, atol=1e-5)
+
+
+def test_latents_to_start_from_must_fit(bundle):
+    conditioning = encode(bundle, 0)
+    latents = run(bundle, conditioning, seeds=[1])
+    with pytest.raises(ValueError, match="2 pictures of 64 x 64 px"):
+        run(bundle, conditioning, seeds=[1, 2], start=Start(latents, 0.5))

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from core.backbones.bundles import load_bundle
+from core.pixels import to_tensor
 from tests.tiny_bundles import write_tiny_bundle
 from tests.trainers.mini_shards import PICTURE, make_shard
 from trainers.mini import drafts
-from trainers.mini.data import Pictures, Shard, shard_paths, sized, to_tensor
+from trainers.mini.data import Pictures, Shard, shard_paths, sized
 from trainers.mini.drafts import START_SIGMAS, Drafts, draw_again
 from trainers.mini.models import VaeSize, build_vae
 from trainers.mini.vae import VaeConfig, encode, sample_patches, start_from_pca, train

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from core.pixels import to_tensor
 from tests.trainers.mini_parts import config, run, untrained_backbone
 from tests.trainers.mini_shards import make_shard
 from trainers.mini import latents
 from trainers.mini.curriculum import Stage
-from trainers.mini.data import Example, Shard, shard_paths, to_tensor
+from trainers.mini.data import Example, Shard, shard_paths
 from trainers.mini.feeding import Feeder
 from trainers.mini.geometry import TEXT_STRIDE
 from trainers.mini.latents import READ_WITH_PICTURES, LatentStore, prompt_for, stack_texts

@@ -24,6 +24,7 @@ from core.backbones.bundles import load_bundle
 from core.backbones.cards import MINI, write_card
 from core.backbones.processors import PictureQwen3VLProcessor
 from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_product
+from core.face_detail import FACE_DETAIL
 from core.prompt_writer import WRITER
 from trainers.mini.geometry import MAX_REFERENCES, REFERENCE_SIDE, SIZES, TEXT_STRIDE
 
@@ -43,16 +44,26 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True, help="folder of the trained VAE")
     parser.add_argument("--vlm", type=Path, required=True, help="run folder with text_encoder and processor")
     parser.add_argument("--transformer", type=Path, required=True, help="folder of the trained transformer")
+    parser.add_argument("--face-detail", type=Path, help="folder of the trained transformer for faces")
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder; its weights are replaced")
     parser.add_argument("--steps", type=int, default=STEPS, help="default number of denoising steps")
     arguments = parser.parse_args()
-    assemble(arguments.vae, arguments.vlm, arguments.transformer, arguments.out, steps=arguments.steps)
+    assemble(
+        arguments.vae,
+        arguments.vlm,
+        arguments.transformer,
+        arguments.out,
+        face_detail=arguments.face_detail,
+        steps=arguments.steps,
+    )
     megabytes = sum(f.stat().st_size for f in arguments.out.rglob("*") if f.is_file()) / 1e6
     print(f"{arguments.out}: {megabytes:.1f} MB, revision {load_bundle(arguments.out).revision}")
 
 
-def assemble(vae: Path, vlm: Path, transformer: Path, out: Path, *, steps: int = STEPS) -> None:
-    """Write model_index.json, the five parts in bfloat16 and the bundle's card to `out`."""
+def assemble(
+    vae: Path, vlm: Path, transformer: Path, out: Path, *, face_detail: Path | None = None, steps: int = STEPS
+) -> None:
+    """Write model_index.json, the parts in bfloat16 and the bundle's card to `out`."""
     pipeline = build_pipeline(
         AutoencoderKLQwenImage21.from_pretrained(vae),
         *load_vlm(vlm),
@@ -60,6 +71,9 @@ def assemble(vae: Path, vlm: Path, transformer: Path, out: Path, *, steps: int =
     )
     pipeline.to(torch.bfloat16)
     pipeline.save_pretrained(out, safe_serialization=True)
+    if face_detail is not None:
+        faces = QwenImage21Transformer2DModel.from_pretrained(face_detail, torch_dtype=torch.bfloat16)
+        faces.save_pretrained(out / FACE_DETAIL)
     if (vlm / WRITER).is_dir():
         shutil.copytree(vlm / WRITER, out / WRITER, dirs_exist_ok=True)
     for config in out.glob("*/config.json"):

@@ -19,6 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from core.pixels import to_tensor, to_uint8
+
 T = TypeVar("T")
 Box = tuple[float, float, float, float]
 Points = tuple[tuple[float, float], ...]
@@ -188,16 +190,6 @@ class Pictures:
         for pictures, masks in self._stacks.values():
             for row in np.unique(np.linspace(0, len(pictures) - 1, max(1, round(share * len(pictures)))).astype(int)):
                 yield to_tensor(pictures[row][None])[0], torch.from_numpy(masks[row]).float()
-
-
-def to_tensor(pictures: np.ndarray) -> Tensor:
-    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
-
-
-def to_uint8(pictures: Tensor) -> np.ndarray:
-    """(N, 3, H, W) in [0, 1] to (N, H, W, 3) uint8."""
-    return (pictures.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def save_grid(path: Path, rows: Sequence[Sequence[Tensor]], *, scale: int = 2) -> None:

@@ -25,8 +25,9 @@ from tqdm import tqdm
 from core.backbones.bundles import Bundle, load_bundle
 from core.backbones.protocol import Conditioning
 from core.flow import add_noise, euler_step
+from core.pixels import to_tensor
 from core.sampler import identity_guided_velocity
-from trainers.mini.data import Shard, draw_by_share, face_mask, shard_paths, share_of, sized, to_tensor
+from trainers.mini.data import Shard, draw_by_share, face_mask, shard_paths, share_of, sized
 from trainers.runs import step_generator
 
 START_SIGMAS = (0.75, 0.6, 0.45)

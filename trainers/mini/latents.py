@@ -27,10 +27,11 @@ from transformers import PreTrainedTokenizerBase
 from core.backbones.protocol import Conditioning
 from core.backbones.qwen_image_21 import PICTURE_SLOT, QwenImage21Backbone
 from core.colours import ANY_COLOUR
+from core.pixels import to_tensor
 from core.prompts import Task, static_prompt
 from trainers.mini.assemble import build_backbone, build_pipeline, load_vlm
 from trainers.mini.captions import mentions
-from trainers.mini.data import Example, Shard, clothes_boxes, face_mask, shard_paths, share_of, sized, to_tensor
+from trainers.mini.data import Example, Shard, clothes_boxes, face_mask, shard_paths, share_of, sized
 from trainers.mini.geometry import MAX_REFERENCES, PATCH, TEXT_STRIDE
 from trainers.mini.models import TransformerSize, build_transformer
 

@@ -24,8 +24,10 @@ import torch
 from tqdm import tqdm
 
 from core.backbones.bundles import Bundle, load_bundle
+from core.face_detail import detail_targets
 from core.faces import Face, FaceAnalyzer
 from core.identity import measure_faces
+from core.pixels import to_tensor, to_uint8
 from core.precision import Precision
 from core.prompt_writer import writer_adapter
 from core.prompts import Task
@@ -33,7 +35,7 @@ from core.sampler import sample
 from trainers.held_out import default_schedule
 from trainers.mini.captions import caption_of
 from trainers.mini.compose import FACE
-from trainers.mini.data import Example, Shard, save_grid, shard_paths, to_tensor, to_uint8
+from trainers.mini.data import Example, Shard, save_grid, shard_paths
 from trainers.mini.obedience import Obedience, colours_worn, place_said
 from trainers.mini.vae import psnr
 from trainers.mini.vlm import attribute_scores, write_prompt
@@ -161,7 +163,23 @@ def generate_one(bundle: Bundle, held: Held, seed: int) -> np.ndarray:
         guidance=guidance,
         guidance_above=card.guidance_above,
     )
-    return to_uint8(bundle.backbone.decode(latents))[0]
+    picture = to_uint8(bundle.backbone.decode(latents))[0]
+    return picture if bundle.face_detail is None else _paint_faces_again(bundle, picture, held, seed)
+
+
+def _paint_faces_again(bundle: Bundle, picture: np.ndarray, held: Held, seed: int) -> np.ndarray:
+    """As `core.generate` does; a picture of somebody whose face is not found in the portrait stays as it is."""
+    analyzer = bundle.face_analyzer
+    embeddings = [embed_portrait(reference, analyzer) for reference in held.references]
+    if any(embedding is None for embedding in embeddings):
+        return picture
+    return bundle.face_detail(
+        [picture],
+        detail_targets([picture], embeddings, analyzer),
+        held.references,
+        seeds=[seed],
+        schedule=default_schedule(Task(held.example.task), bundle.card),
+    )[0]
 
 
 def measure_identity(

@@ -94,9 +94,8 @@ def train(
         look_at_references(model, counterparts(processor))
     speed_up_training(model, compiled=config.compiled)
     average = MovingAverage(model, config.average_decay)
-    optimizer = torch.optim.AdamW(
-        _parameter_groups(model, config), betas=(0.9, 0.97), weight_decay=config.weight_decay, fused=True
-    )
+    groups = parameter_groups(model, config.learning_rate, config.query_key_rate)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.97), weight_decay=config.weight_decay, fused=True)
     start, shards = 0, None
     if (state := run.load(device)) is not None:
         model.load_state_dict(state["model"])
@@ -209,13 +208,14 @@ def _vlm(folder: Path, *, required: bool):
     return build_vlm(processor.tokenizer, VlmSize()), processor
 
 
-def _parameter_groups(model: nn.Module, config: TransformerConfig) -> list[dict]:
+def parameter_groups(model: nn.Module, learning_rate: float, query_key_rate: float) -> list[dict]:
+    """For an optimizer; "share" of the learning rate is `query_key_rate` for queries and keys."""
     slow = [p for name, p in model.named_parameters() if "to_q" in name or "to_k" in name]
     slow_ids = {id(p) for p in slow}
     rest = [p for p in model.parameters() if id(p) not in slow_ids]
     return [
-        {"params": rest, "lr": config.learning_rate, "share": 1.0},
-        {"params": slow, "lr": config.learning_rate, "share": config.query_key_rate},
+        {"params": rest, "lr": learning_rate, "share": 1.0},
+        {"params": slow, "lr": learning_rate, "share": query_key_rate},
     ]
 
 

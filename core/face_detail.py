@@ -1,0 +1,174 @@
+"""Faces painted once more, at twice their size.
+
+A latent token stands for 16 x 16 px. The face of one of three people is four tokens wide, and what makes it that
+person's face does not fit into them: a true picture that the VAE has merely encoded and decoded is less like its
+portraits than it was. So every face is cut out upright, doubled, noised to START_SIGMA and denoised again (SDEdit,
+arXiv 2108.01073) by a transformer of its own, which sees the person's portrait at the same size and in the same place;
+at half the size the result goes back into the picture. The identity schedule holds here too.
+
+The transformer learns the straight way from a noised draft to the true picture (`trainers/mini/face_detail.py`), so few
+steps are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.backbones.protocol import Backbone, Conditioning
+from core.faces import Face, FaceAnalyzer
+from core.identity import measure_faces
+from core.pixels import to_tensor, to_uint8
+from core.portraits import align_face, alignment
+from core.sampler import Cancel, Start, sample
+from core.schedule import IdentitySchedule
+
+FACE_DETAIL = "face_detail"
+"""Folder of the transformer in a bundle."""
+SCALE = 2
+SIDE = 192
+"""Of a face's cut-out, in pixels at twice the size."""
+START_SIGMA = 0.35
+"""Far enough up to give a face other features, far enough down to leave it its pose, light and expression."""
+STEPS = 4
+IDENTITY_GUIDANCE = 2.0
+ALIGNED_SIDE = 256
+"""Of the aligned head that the cut-out is the middle of, in pixels: twice a reference."""
+TOP, LEFT = 40, 32
+"""Of the cut-out in the aligned head, in pixels: from above the brows to below the chin."""
+FEATHER = 10
+"""Pixels of the picture over which a face passes into what surrounds it."""
+
+
+@dataclass(frozen=True, eq=False)
+class DetailTarget:
+    """A face to be painted again. picture: its index; face: where it is; person: index of whose portrait it follows."""
+
+    picture: int
+    face: Face
+    person: int
+
+
+class FaceDetail:
+    """The transformer for faces, with the VAE and the VLM of its bundle.
+
+    Args:
+        backbone: takes one reference of SIDE pixels.
+        identity_guidance: scale of guidance towards the portrait (core/injection.py).
+    """
+
+    def __init__(self, backbone: Backbone, *, identity_guidance: float = IDENTITY_GUIDANCE) -> None:
+        self.backbone = backbone
+        self._identity_guidance = identity_guidance
+        self._blank = blank_conditioning(backbone)
+
+    def __call__(
+        self,
+        pictures: Sequence[np.ndarray],
+        targets: Sequence[DetailTarget],
+        references: Sequence[np.ndarray],
+        *,
+        seeds: Sequence[int],
+        schedule: IdentitySchedule | None = None,
+        strength: float = 1.0,
+        cancel: Cancel | None = None,
+    ) -> list[np.ndarray]:
+        """The pictures (H, W, 3) uint8 with the faces of `targets` painted again.
+
+        Args:
+            references: of each person, an aligned portrait (side, side, 3) uint8, cut by `core.portraits.align_face`.
+            seeds: of each picture; a face's noise comes from it alone.
+            schedule, strength, cancel: as for `core.sampler.sample`.
+        """
+        painted = [picture.copy() for picture in pictures]
+        for person, reference in enumerate(references):
+            own = [target for target in targets if target.person == person]
+            if not own:
+                continue
+            cuts = [cut_face(pictures[target.picture], target.face.landmarks) for target in own]
+            latents = sample(
+                self.backbone,
+                self._conditioning(reference),
+                seeds=[seeds[target.picture] for target in own],
+                height=SIDE,
+                width=SIDE,
+                steps=STEPS,
+                schedule=schedule,
+                strength=strength,
+                identity_guidance=self._identity_guidance,
+                start=Start(self._encode(cuts), START_SIGMA),
+                cancel=cancel,
+            )
+            with torch.no_grad():
+                faces = self.backbone.decode(latents)
+            for target, face in zip(own, to_uint8(faces), strict=True):
+                lay_back(painted[target.picture], target.face.landmarks, face)
+        return painted
+
+    def _conditioning(self, reference: np.ndarray) -> Conditioning:
+        return replace(self._blank, reference_latents=(self._encode([double_reference(reference)]),))
+
+    @torch.no_grad()
+    def _encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
+        return self.backbone.encode(to_tensor(np.stack(pictures), self.backbone.device))
+
+
+def blank_conditioning(backbone: Backbone) -> Conditioning:
+    """The empty prompt that goes with every face; whose it is, the latents of its reference say."""
+    return backbone.encode_prompt("", [np.zeros((SIDE, SIDE, 3), np.uint8)])
+
+
+def detail_targets(
+    pictures: Sequence[np.ndarray], embeddings: Sequence[np.ndarray], analyzer: FaceAnalyzer
+) -> list[DetailTarget]:
+    """The faces of the pictures that belong to somebody, each of them to one person.
+
+    embeddings: of each person's portrait, of unit length. Faces that are nobody's stay as they are.
+    """
+    targets = []
+    for number, picture in enumerate(pictures):
+        faces = analyzer.analyze(picture)
+        report = measure_faces(np.stack(embeddings), faces, threshold=analyzer.same_person_threshold)
+        targets += [DetailTarget(number, faces[row.face], row.reference) for row in report.rows if row.face is not None]
+    return targets
+
+
+def cut_face(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """(SIDE, SIDE, 3) uint8: the face upright and in its place, at twice the size it has in a reference."""
+    return _window(align_face(picture, landmarks, ALIGNED_SIDE))
+
+
+def double_reference(reference: np.ndarray) -> np.ndarray:
+    """(SIDE, SIDE, 3) uint8: the same part of an aligned reference, at the same size."""
+    return _window(cv2.resize(reference, (ALIGNED_SIDE, ALIGNED_SIDE), interpolation=cv2.INTER_LINEAR))
+
+
+def _window(aligned: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(aligned[TOP : TOP + SIDE, LEFT : LEFT + SIDE])
+
+
+def lay_back(picture: np.ndarray, landmarks: np.ndarray, face: np.ndarray) -> None:
+    """Put a cut-out (SIDE, SIDE, 3) uint8 back, in place, where `cut_face` took it; its border fades out."""
+    half = cv2.resize(face, (SIDE // SCALE, SIDE // SCALE), interpolation=cv2.INTER_AREA)
+    # from the picture to the cut-out, then to its half: the middles of pixels lie at whole numbers
+    matrix = alignment(landmarks, ALIGNED_SIDE)
+    matrix[:, 2] -= LEFT, TOP
+    matrix /= SCALE
+    matrix[:, 2] += 0.5 / SCALE - 0.5
+    size = picture.shape[1::-1]
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    laid = cv2.warpAffine(half.astype(np.float32), matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    share = cv2.warpAffine(_feather(SIDE // SCALE), matrix, size, flags=flags)[..., None]
+    picture[:] = (laid * share + picture * (1 - share)).round().clip(0, 255).astype(np.uint8)
+
+
+def _feather(side: int) -> np.ndarray:
+    """(side, side) float32: 1 inside, falling to 0 over FEATHER pixels towards the border."""
+    distance = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
+    ramp = np.clip(distance / FEATHER, 0, 1)
+    return np.minimum.outer(ramp, ramp).astype(np.float32)

@@ -1,0 +1,231 @@
+"""The transformer of the mini bundle that paints faces once more, at twice their size (core/face_detail.py).
+
+A straight way leads from a noised draft to the true picture: with x_start = (1 - sigma_0) draft + sigma_0 noise,
+
+    x(s) = (1 - s) x0 + s x_start,   sigma = s sigma_0,   v = d x / d sigma = (x_start - x0) / sigma_0,   s in [0, 1],
+
+which is flow matching as everywhere else (core/flow.py) where the draft is the truth. So the sampler's Euler steps from
+START_SIGMA down lead from what the bundle draws to what it should have drawn.
+
+    python -m trainers.mini.drafts --pictures DIR --out DRAFTS
+    python -m trainers.mini.face_detail --pictures DIR --drafts DRAFTS --out DIR [--start TRANSFORMER]
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from diffusers import QwenImage21Transformer2DModel
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from core.backbones.bundles import Bundle, face_detail_backbone, load_bundle
+from core.backbones.protocol import Backbone, Conditioning
+from core.face_detail import START_SIGMA, STEPS, blank_conditioning
+from core.flow import add_noise, clean_estimate, euler_step
+from trainers.config import load_config
+from trainers.mini.attention import speed_up_training
+from trainers.mini.averaging import MovingAverage, fast_precision
+from trainers.mini.data import save_grid
+from trainers.mini.face_pairs import FacePairs, load_pairs
+from trainers.mini.models import TransformerSize, build_transformer, grow
+from trainers.mini.transformer import parameter_groups
+from trainers.runs import Run, learning_rate_factor, step_generator
+
+SHOWN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceDetailConfig:
+    steps: int
+    """Optimiser steps."""
+    batch: int = 16
+    levels: int = 3
+    """Noise levels that share one prefix."""
+    size: TransformerSize = field(default_factory=lambda: TransformerSize(layers=6))
+    seed: int = 0
+    learning_rate: float = 1e-3
+    query_key_rate: float = 0.8
+    """Share of the learning rate for queries and keys."""
+    weight_decay: float = 0.01
+    warmup: int = 30
+    decay_share: float = 0.6
+    average_decay: float = 0.99
+    gradient_clip: float = 1.0
+    reference_dropout: float = 0.1
+    """Share of noise levels at which no reference is seen."""
+    round_trips: int = 34
+    """Pictures of each shard that are only encoded and decoded."""
+    round_trip_share: float = 0.5
+    """Of the steps, that learn from them instead of drafts."""
+    middle_weight: float = 1.0
+    """Extra weight of the tokens that the face covers."""
+    checkpoint_minutes: float = 3.0
+    evaluate_every: int = 150
+    evaluated: int = 48
+    """Held-out faces behind each measurement."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the transformer that paints faces once more.")
+    parser.add_argument("--bundle", default="mini", help="whose VAE and VLM are used")
+    parser.add_argument("--pictures", type=Path, required=True, help="folder of shards")
+    parser.add_argument("--drafts", type=Path, required=True, help="folder written by trainers.mini.drafts")
+    parser.add_argument("--out", type=Path, required=True, help="run folder; continued if it holds a checkpoint")
+    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "configs" / "face_detail.toml")
+    parser.add_argument("--start", type=Path, help="transformer to go on from")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    train(
+        load_config(arguments.config, FaceDetailConfig),
+        load_bundle(arguments.bundle, device=arguments.device, dtype=torch.float32),
+        pictures=arguments.pictures,
+        drafts=arguments.drafts,
+        out=arguments.out,
+        start_from=arguments.start,
+    )
+
+
+def train(
+    config: FaceDetailConfig, bundle: Bundle, *, pictures: Path, drafts: Path, out: Path, start_from: Path | None = None
+) -> Path:
+    """Train to `config.steps`; returns the folder of the averaged transformer."""
+    device = bundle.backbone.device
+    run = Run(out, config, checkpoint_minutes=config.checkpoint_minutes)
+
+    # 1. model, from the last checkpoint if there is one
+    torch.manual_seed(config.seed)
+    model = build_transformer(config.size, bundle.text_encoder.config.text_config.hidden_size).to(device)
+    if start_from is not None:
+        grow(QwenImage21Transformer2DModel.from_pretrained(start_from), model)
+    speed_up_training(model, compiled=False)
+    average = MovingAverage(model, config.average_decay)
+    groups = parameter_groups(model, config.learning_rate, config.query_key_rate)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.97), weight_decay=config.weight_decay, fused=True)
+    start = 0
+    if (state := run.load(device)) is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.load(state["average"])
+        start = state["step"]
+
+    # 2. data
+    backbone = face_detail_backbone(bundle.card, bundle.pipeline, model)
+    blank = blank_conditioning(backbone)
+    data, held_out = (
+        load_pairs(out / "cache", backbone, pictures, drafts, split, config.round_trips)
+        for split in ("train", "held_out")
+    )
+
+    # 3. train
+    for step in tqdm(range(start, config.steps), initial=start, total=config.steps, desc="faces", unit="step"):
+        generator = step_generator(config.seed, step)
+        pairs = data[int(torch.rand(1, generator=generator) < config.round_trip_share)]
+        rows = torch.randint(len(pairs), (config.batch,), generator=generator)
+        seen = (torch.rand(config.batch * config.levels, generator=generator) >= config.reference_dropout).float()
+        rate = config.learning_rate * learning_rate_factor(
+            step, steps=config.steps, warmup=config.warmup, decay_share=config.decay_share
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["share"]
+        with fast_precision(device):
+            loss, _ = path_loss(backbone, blank, pairs, rows, config, generator, seen.to(device))
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        average.update(model, step)
+        run.log(step + 1, loss=loss.item(), gradient_norm=norm.item(), learning_rate=rate)
+
+        # 4. show and keep
+        done = step + 1 == config.steps
+        if done or (step + 1) % config.evaluate_every == 0:
+            averaged = face_detail_backbone(bundle.card, bundle.pipeline, average.model(model))
+            run.log(step + 1, **reference_gaps(averaged, blank, held_out[0], config))
+            draw_held_out(averaged, blank, held_out[0], out / f"held_out_{step + 1:06d}.png")
+        if done or run.save_is_due():
+            run.save(
+                {
+                    "step": step + 1,
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "average": average.weights,
+                }
+            )
+    average.model(model).save_pretrained(out / "transformer")
+    return out / "transformer"
+
+
+def path_loss(
+    backbone: Backbone,
+    blank: Conditioning,
+    pairs: FacePairs,
+    rows: Tensor,
+    config: FaceDetailConfig,
+    generator: torch.Generator,
+    reference_weight: Tensor | float,
+) -> tuple[Tensor, Tensor]:
+    """Mean squared velocity error on the way from drafts to the truth, and that of the clean estimates at each of the
+    levels (levels,), stratified over s."""
+    device, levels = backbone.device, config.levels
+    true, drawn = (part[rows].to(device).float().repeat_interleave(levels, 0) for part in (pairs.true, pairs.drawn))
+    s = ((torch.arange(levels) + torch.rand(len(rows), levels, generator=generator)) / levels).flatten()
+    s = s.clamp(min=0.02).to(device)
+    noise = torch.randn(true.shape, generator=generator).to(device)
+    x_start = add_noise(drawn, noise, START_SIGMA)
+    x_s, sigma = add_noise(true, x_start, s), START_SIGMA * s
+    prefix = backbone.prefill(_conditioning(blank, pairs, rows, device))
+    v_pred = backbone.velocity(prefix, x_s, sigma, reference_weight=reference_weight)
+    weight = torch.ones(true.shape[-2:], device=device)
+    weight[2:-2, 2:-2] += config.middle_weight
+    weight = weight / weight.mean()
+    loss = ((v_pred - (x_start - true) / START_SIGMA).square() * weight).mean()
+    left = (clean_estimate(x_s, v_pred.detach(), sigma) - true).square() * weight
+    return loss, left.mean(dim=(1, 2, 3)).view(-1, levels).mean(0)
+
+
+def _conditioning(blank: Conditioning, pairs: FacePairs, rows: Tensor, device: torch.device) -> Conditioning:
+    return Conditioning(
+        embeddings=blank.embeddings.expand(len(rows), -1, -1),
+        picture_slots=blank.picture_slots,
+        reference_latents=(pairs.references[pairs.reference_of[rows]].to(device).float(),),
+    )
+
+
+@torch.no_grad()
+def reference_gaps(
+    backbone: Backbone, blank: Conditioning, pairs: FacePairs, config: FaceDetailConfig
+) -> dict[str, float]:
+    """Relative reduction of the squared error of the clean estimate by the reference, at each third of the way."""
+    rows = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(1))[: config.evaluated]
+    own, without = (
+        path_loss(backbone, blank, pairs, rows, config, torch.Generator().manual_seed(2), weight)[1]
+        for weight in (1.0, 0.0)
+    )
+    return {f"gap_{level}": gap for level, gap in enumerate((1 - own / without).tolist())}
+
+
+@torch.no_grad()
+def draw_held_out(backbone: Backbone, blank: Conditioning, pairs: FacePairs, path: Path) -> None:
+    """Portrait, draft, what is painted and the truth of a few faces."""
+    rows, device = torch.arange(0, len(pairs), max(1, len(pairs) // SHOWN))[:SHOWN], backbone.device
+    drawn, true = (part[rows].to(device).float() for part in (pairs.drawn, pairs.true))
+    conditioning = _conditioning(blank, pairs, rows, device)
+    prefix = backbone.prefill(conditioning)
+    noise = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(3)).to(device)
+    x_t = add_noise(drawn, noise, START_SIGMA)
+    for sigma, sigma_next in pairwise(torch.linspace(START_SIGMA, 0, STEPS + 1).tolist()):
+        v_pred = backbone.velocity(prefix, x_t, torch.full((len(rows),), sigma, device=device))
+        x_t = euler_step(x_t, v_pred, sigma, sigma_next)
+    columns = (backbone.decode(part) for part in (conditioning.reference_latents[0], drawn, x_t, true))
+    save_grid(path, list(zip(*columns, strict=True)))
+
+
+if __name__ == "__main__":
+    main()
