@@ -24,13 +24,12 @@ from core.backbones.protocol import Backbone, Conditioning
 from core.faces import Face, FaceAnalyzer
 from core.identity import measure_faces
 from core.pixels import to_tensor, to_uint8
-from core.portraits import align_face, alignment
+from core.portraits import align_face, alignment, reference_landmarks
 from core.sampler import Cancel, Start, sample
 from core.schedule import IdentitySchedule
 
 FACE_DETAIL = "face_detail"
 """Folder of the transformer in a bundle."""
-SCALE = 2
 SIDE = 192
 """Of a face's cut-out, in pixels at twice the size."""
 START_SIGMA = 0.35
@@ -143,6 +142,11 @@ def cut_face(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     return _window(align_face(picture, landmarks, ALIGNED_SIDE))
 
 
+def cut_landmarks() -> np.ndarray:
+    """(5, 2) x, y in pixels: where the landmarks of every cut-out lie."""
+    return reference_landmarks(ALIGNED_SIDE) - (LEFT, TOP)
+
+
 def double_reference(reference: np.ndarray) -> np.ndarray:
     """(SIDE, SIDE, 3) uint8: the same part of an aligned reference, at the same size."""
     return _window(cv2.resize(reference, (ALIGNED_SIDE, ALIGNED_SIDE), interpolation=cv2.INTER_LINEAR))
@@ -154,16 +158,16 @@ def _window(aligned: np.ndarray) -> np.ndarray:
 
 def lay_back(picture: np.ndarray, landmarks: np.ndarray, face: np.ndarray) -> None:
     """Put a cut-out (SIDE, SIDE, 3) uint8 back, in place, where `cut_face` took it; its border fades out."""
-    half = cv2.resize(face, (SIDE // SCALE, SIDE // SCALE), interpolation=cv2.INTER_AREA)
-    # from the picture to the cut-out, then to its half: the middles of pixels lie at whole numbers
     matrix = alignment(landmarks, ALIGNED_SIDE)
     matrix[:, 2] -= LEFT, TOP
-    matrix /= SCALE
-    matrix[:, 2] += 0.5 / SCALE - 0.5
-    size = picture.shape[1::-1]
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    laid = cv2.warpAffine(half.astype(np.float32), matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    share = cv2.warpAffine(_feather(SIDE // SCALE), matrix, size, flags=flags)[..., None]
+    # First to the size that it has in the picture: a warp reads four pixels for each it writes, and would flicker.
+    side = round(SIDE / max(1.0, float(np.hypot(*matrix[:, 0]))))
+    shrunk = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+    matrix *= side / SIDE
+    matrix[:, 2] += (side / SIDE - 1) / 2  # the middles of pixels lie at whole numbers
+    size, flags = picture.shape[1::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    laid = cv2.warpAffine(shrunk, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    share = cv2.warpAffine(_feather(side), matrix, size, flags=flags)[..., None]
     picture[:] = (laid * share + picture * (1 - share)).round().clip(0, 255).astype(np.uint8)
 
 

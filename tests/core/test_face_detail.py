@@ -17,6 +17,7 @@ from core.face_detail import (
     DetailTarget,
     FaceDetail,
     cut_face,
+    cut_landmarks,
     detail_targets,
     double_reference,
     lay_back,
@@ -47,9 +48,9 @@ def face(landmarks: np.ndarray, embedding=(1.0, 0.0)) -> Face:
     return Face(box, landmarks.astype(np.float32), np.array(embedding, np.float32), 0.9)
 
 
-@pytest.mark.parametrize(("degrees", "scale"), [(0, 1), (12, 1), (-20, 0.8), (5, 1.3)])
+@pytest.mark.parametrize(("degrees", "scale"), [(0, 1), (12, 1), (-20, 0.8), (5, 1.3), (0, 2.5)])
 def test_a_face_that_is_laid_back_unchanged_changes_nothing(degrees, scale):
-    picture, landmarks = smooth(0), landmarks_at(110, 100, degrees=degrees, scale=scale)
+    picture, landmarks = smooth(0, 320, 360), landmarks_at(170, 160, degrees=degrees, scale=scale)
     again = picture.copy()
     lay_back(again, landmarks, cut_face(picture, landmarks))
     assert np.abs(again.astype(int) - picture).mean() < 0.5
@@ -59,7 +60,7 @@ def test_a_face_that_is_laid_back_unchanged_changes_nothing(degrees, scale):
 def test_a_cut_out_goes_back_to_the_very_place():
     picture, landmarks = np.zeros((200, 240, 3), np.uint8), landmarks_at(130, 90, degrees=15)
     # a dot at the tip of the nose, in the doubled cut-out
-    nose = align_face(_dot(picture.shape, landmarks[2]), landmarks, 256)[40 : 40 + SIDE, 32 : 32 + SIDE]
+    nose = _dot((SIDE, SIDE), cut_landmarks()[2])
     lay_back(picture, landmarks, nose)
     rows, columns = np.nonzero(picture[..., 0] > 60)
     assert np.hypot(columns.mean() - landmarks[2, 0], rows.mean() - landmarks[2, 1]) < 0.6

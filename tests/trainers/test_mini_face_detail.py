@@ -27,7 +27,17 @@ from trainers.mini.models import build_transformer
 from trainers.runs import step_generator
 
 CONFIG = FaceDetailConfig(
-    steps=4, batch=2, levels=2, size=SMALL, round_trips=3, warmup=1, evaluate_every=2, evaluated=4, checkpoint_minutes=0
+    steps=4,
+    batch=2,
+    levels=2,
+    size=SMALL,
+    round_trips=3,
+    warmup=1,
+    evaluate_every=2,
+    evaluated=4,
+    checkpoint_minutes=0,
+    identity_weight=0.5,
+    identity_estimates=2,
 )
 
 
@@ -99,8 +109,8 @@ BLANK = Conditioning(embeddings=torch.zeros(1, 1, 1), picture_slots=torch.ones(1
 def loss_of(velocity, pairs: FacePairs, **changes) -> tuple[float, list[float]]:
     backbone = SimpleNamespace(device=torch.device("cpu"), prefill=lambda conditioning: conditioning, velocity=velocity)
     config = replace(CONFIG, levels=3, **changes)
-    loss, left = path_loss(backbone, BLANK, pairs, torch.tensor([4, 1]), config, step_generator(0, 0), 1.0)
-    return loss.item(), left.tolist()
+    path = path_loss(backbone, BLANK, pairs, torch.tensor([4, 1]), config, step_generator(0, 0), 1.0)
+    return path.loss.item(), path.left.tolist()
 
 
 def test_the_velocity_that_leads_to_the_truth_has_no_loss():
@@ -151,7 +161,7 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(bundle, parts, d
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
     lines = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines if "identity" in line] == [1, 2, 3, 4]
     assert {"gap_0", "gap_1"} <= {key for line in lines for key in line}
     assert (tmp_path / "stopped" / "held_out_000004.png").exists()
 

@@ -25,13 +25,16 @@ from tqdm import tqdm
 
 from core.backbones.bundles import Bundle, face_detail_backbone, load_bundle
 from core.backbones.protocol import Backbone, Conditioning
-from core.face_detail import START_SIGMA, STEPS, blank_conditioning
+from core.face_detail import START_SIGMA, STEPS, blank_conditioning, cut_landmarks
+from core.face_encoder import FaceEncoder
+from core.faces import default_pack
 from core.flow import add_noise, clean_estimate, euler_step
 from trainers.config import load_config
 from trainers.mini.attention import speed_up_training
 from trainers.mini.averaging import MovingAverage, fast_precision
 from trainers.mini.data import save_grid
 from trainers.mini.face_pairs import FacePairs, load_pairs
+from trainers.mini.identity_term import IdentityTerm
 from trainers.mini.models import TransformerSize, build_transformer, grow
 from trainers.mini.transformer import parameter_groups
 from trainers.runs import Run, learning_rate_factor, step_generator
@@ -64,6 +67,10 @@ class FaceDetailConfig:
     """Of the steps, that learn from them instead of drafts."""
     middle_weight: float = 1.0
     """Extra weight of the tokens that the face covers."""
+    identity_weight: float = 0.0
+    """Of the identity loss beside the loss of the path; above 0 once the clean estimates are sharp."""
+    identity_estimates: int = 16
+    """Clean estimates of a step that the identity loss looks at."""
     checkpoint_minutes: float = 3.0
     evaluate_every: int = 150
     evaluated: int = 48
@@ -123,6 +130,12 @@ def train(
         for split in ("train", "held_out")
     )
 
+    identity = None
+    if config.identity_weight > 0:
+        encoder = FaceEncoder.from_onnx(default_pack() / "recogniser.onnx")
+        identity = IdentityTerm(backbone, encoder, estimates=config.identity_estimates)
+    landmarks = torch.tensor(cut_landmarks(), dtype=torch.float32, device=device).view(1, 1, 5, 2)
+
     # 3. train
     for step in tqdm(range(start, config.steps), initial=start, total=config.steps, desc="faces", unit="step"):
         generator = step_generator(config.seed, step)
@@ -135,13 +148,18 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         with fast_precision(device):
-            loss, _ = path_loss(backbone, blank, pairs, rows, config, generator, seen.to(device))
+            path = path_loss(backbone, blank, pairs, rows, config, generator, seen.to(device))
+            loss, found = path.loss, {"loss": path.loss.item()}
+            if identity is not None:
+                places = landmarks.expand(len(path.true), -1, -1, -1)
+                of_faces = identity("group", path.estimates, path.true, places, path.sigma, generator)
+                loss, found = loss + config.identity_weight * of_faces, {**found, "identity": of_faces.item()}
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update(model, step)
-        run.log(step + 1, loss=loss.item(), gradient_norm=norm.item(), learning_rate=rate)
+        run.log(step + 1, **found, gradient_norm=norm.item(), learning_rate=rate)
 
         # 4. show and keep
         done = step + 1 == config.steps
@@ -162,6 +180,18 @@ def train(
     return out / "transformer"
 
 
+@dataclass(frozen=True, eq=False)
+class PathLoss:
+    """loss: scalar. For B = faces x noise levels: estimates and true, clean latents (B, C, rows, columns), and sigma (B,).
+    left: (levels,) mean squared error of the estimates at each of the levels."""
+
+    loss: Tensor
+    estimates: Tensor
+    true: Tensor
+    sigma: Tensor
+    left: Tensor
+
+
 def path_loss(
     backbone: Backbone,
     blank: Conditioning,
@@ -170,9 +200,8 @@ def path_loss(
     config: FaceDetailConfig,
     generator: torch.Generator,
     reference_weight: Tensor | float,
-) -> tuple[Tensor, Tensor]:
-    """Mean squared velocity error on the way from drafts to the truth, and that of the clean estimates at each of the
-    levels (levels,), stratified over s."""
+) -> PathLoss:
+    """Mean squared velocity error on the way from drafts to the truth, at levels stratified over s."""
     device, levels = backbone.device, config.levels
     true, drawn = (part[rows].to(device).float().repeat_interleave(levels, 0) for part in (pairs.true, pairs.drawn))
     s = ((torch.arange(levels) + torch.rand(len(rows), levels, generator=generator)) / levels).flatten()
@@ -186,8 +215,9 @@ def path_loss(
     weight[2:-2, 2:-2] += config.middle_weight
     weight = weight / weight.mean()
     loss = ((v_pred - (x_start - true) / START_SIGMA).square() * weight).mean()
-    left = (clean_estimate(x_s, v_pred.detach(), sigma) - true).square() * weight
-    return loss, left.mean(dim=(1, 2, 3)).view(-1, levels).mean(0)
+    estimates = clean_estimate(x_s, v_pred, sigma)
+    left = ((estimates.detach() - true).square() * weight).mean(dim=(1, 2, 3))
+    return PathLoss(loss, estimates, true, sigma, left.view(-1, levels).mean(0))
 
 
 def _conditioning(blank: Conditioning, pairs: FacePairs, rows: Tensor, device: torch.device) -> Conditioning:
@@ -205,7 +235,7 @@ def reference_gaps(
     """Relative reduction of the squared error of the clean estimate by the reference, at each third of the way."""
     rows = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(1))[: config.evaluated]
     own, without = (
-        path_loss(backbone, blank, pairs, rows, config, torch.Generator().manual_seed(2), weight)[1]
+        path_loss(backbone, blank, pairs, rows, config, torch.Generator().manual_seed(2), weight).left
         for weight in (1.0, 0.0)
     )
     return {f"gap_{level}": gap for level, gap in enumerate((1 - own / without).tolist())}
