@@ -182,7 +182,7 @@ def train(
 
 @dataclass(frozen=True, eq=False)
 class PathLoss:
-    """loss: scalar. For B = faces x noise levels: estimates and true, clean latents (B, C, rows, columns), and sigma (B,).
+    """loss: scalar. For B = faces x noise levels: estimates, true: clean latents (B, C, rows, columns); sigma: (B,).
     left: (levels,) mean squared error of the estimates at each of the levels."""
 
     loss: Tensor
