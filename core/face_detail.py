@@ -35,7 +35,10 @@ SIDE = 192
 START_SIGMA = 0.35
 """Far enough up to give a face other features, far enough down to leave it its pose, light and expression."""
 STEPS = 4
-IDENTITY_GUIDANCE = 2.0
+IDENTITY_GUIDANCE = 4.5
+PAINTED_SHARE = 0.6
+"""Of the new face in the finished picture, the rest is the face before: their faults differ, so their mean is more alike
+than either."""
 ALIGNED_SIDE = 256
 """Of the aligned head that the cut-out is the middle of, in pixels: twice a reference."""
 TOP, LEFT = 40, 32
@@ -106,7 +109,7 @@ class FaceDetail:
             with torch.no_grad():
                 faces = self.backbone.decode(latents)
             for target, face in zip(own, to_uint8(faces), strict=True):
-                lay_back(painted[target.picture], target.face.landmarks, face)
+                lay_back(painted[target.picture], target.face.landmarks, face, share=PAINTED_SHARE)
         return painted
 
     def _conditioning(self, reference: np.ndarray) -> Conditioning:
@@ -156,8 +159,11 @@ def _window(aligned: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(aligned[TOP : TOP + SIDE, LEFT : LEFT + SIDE])
 
 
-def lay_back(picture: np.ndarray, landmarks: np.ndarray, face: np.ndarray) -> None:
-    """Put a cut-out (SIDE, SIDE, 3) uint8 back, in place, where `cut_face` took it; its border fades out."""
+def lay_back(picture: np.ndarray, landmarks: np.ndarray, face: np.ndarray, *, share: float = 1.0) -> None:
+    """Put a cut-out (SIDE, SIDE, 3) uint8 back, in place, where `cut_face` took it; its border fades out.
+
+    share: of the cut-out, in [0, 1]; the rest is what was there.
+    """
     matrix = alignment(landmarks, ALIGNED_SIDE)
     matrix[:, 2] -= LEFT, TOP
     # First to the size that it has in the picture: a warp reads four pixels for each it writes, and would flicker.
@@ -167,8 +173,8 @@ def lay_back(picture: np.ndarray, landmarks: np.ndarray, face: np.ndarray) -> No
     matrix[:, 2] += (side / SIDE - 1) / 2  # the middles of pixels lie at whole numbers
     size, flags = picture.shape[1::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     laid = cv2.warpAffine(shrunk, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    share = cv2.warpAffine(_feather(side), matrix, size, flags=flags)[..., None]
-    picture[:] = (laid * share + picture * (1 - share)).round().clip(0, 255).astype(np.uint8)
+    shares = cv2.warpAffine(share * _feather(side), matrix, size, flags=flags)[..., None]
+    picture[:] = (laid * shares + picture * (1 - shares)).round().clip(0, 255).astype(np.uint8)
 
 
 def _feather(side: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 from core.backbones.bundles import Bundle, load_bundle
 from core.backbones.protocol import Conditioning
 from core.face_detail import (
+    PAINTED_SHARE,
     SIDE,
     STEPS,
     DetailTarget,
@@ -136,8 +137,9 @@ def test_everybody_is_painted_after_their_own_portrait_in_every_picture():
     painted = FaceDetail(PaintsThePortrait(), identity_guidance=1.0)(
         pictures, targets, [flat(20), flat(220)], seeds=[1, 2, 3]
     )
-    assert [int(p[90, 70, 0]) for p in painted] == [20, 100, 220]
-    assert [int(p[90, 190, 0]) for p in painted] == [220, 100, 100]
+    dark, bright = (round(PAINTED_SHARE * value + (1 - PAINTED_SHARE) * 100) for value in (20, 220))
+    assert [int(p[90, 70, 0]) for p in painted] == [dark, 100, bright]
+    assert [int(p[90, 190, 0]) for p in painted] == [bright, 100, 100]
     assert all((picture == 100).all() for picture in pictures)  # those that were given stay as they are
 
 

@@ -144,10 +144,11 @@ def test_learning_rate_rises_stays_and_falls():
 
 def test_configs_of_the_repository_load_and_unknown_keys_are_refused(tmp_path):
     from trainers.mini.curriculum import TransformerConfig
+    from trainers.mini.face_detail import FaceDetailConfig
     from trainers.mini.vlm import VlmConfig
 
     folder = Path(trainers.mini.__file__).parent / "configs"
-    kinds = {"vae": VaeConfig, "vlm": VlmConfig, "transformer": TransformerConfig}
+    kinds = {"vae": VaeConfig, "vlm": VlmConfig, "transformer": TransformerConfig, "face": FaceDetailConfig}
     for path in folder.glob("*.toml"):
         load_config(path, kinds[path.stem.split("_")[0]])
     with pytest.raises(ValueError, match="stepz"):
