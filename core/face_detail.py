@@ -37,8 +37,8 @@ START_SIGMA = 0.35
 STEPS = 4
 IDENTITY_GUIDANCE = 4.5
 PAINTED_SHARE = 0.6
-"""Of the new face in the finished picture, the rest is the face before: their faults differ, so their mean is more alike
-than either."""
+"""Of the new face in the finished picture, the rest is the face before: their faults differ, so their mean is more
+alike than either."""
 ALIGNED_SIDE = 256
 """Of the aligned head that the cut-out is the middle of, in pixels: twice a reference."""
 TOP, LEFT = 40, 32
