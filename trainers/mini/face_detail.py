@@ -37,7 +37,7 @@ from trainers.mini.face_pairs import FacePairs, load_pairs
 from trainers.mini.identity_term import IdentityTerm
 from trainers.mini.models import TransformerSize, build_transformer, grow
 from trainers.mini.transformer import parameter_groups
-from trainers.runs import Run, learning_rate_factor, step_generator
+from trainers.runs import Run, learning_rate_factor, normal_like, step_generator
 
 SHOWN = 8
 
@@ -206,7 +206,7 @@ def path_loss(
     true, drawn = (part[rows].to(device).float().repeat_interleave(levels, 0) for part in (pairs.true, pairs.drawn))
     s = ((torch.arange(levels) + torch.rand(len(rows), levels, generator=generator)) / levels).flatten()
     s = s.clamp(min=0.02).to(device)
-    noise = torch.randn(true.shape, generator=generator).to(device)
+    noise = normal_like(true, generator)
     x_start = add_noise(drawn, noise, START_SIGMA)
     x_s, sigma = add_noise(true, x_start, s), START_SIGMA * s
     prefix = backbone.prefill(_conditioning(blank, pairs, rows, device))
