@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ from core.faces import Face, FaceAnalyzer
 from core.identity import measure_faces
 from core.pixels import to_tensor, to_uint8
 from core.portraits import align_face, alignment, reference_landmarks
-from core.sampler import Cancel, Start, sample
+from core.sampler import Cancel, OnStep, Start, StepReport, sample
 from core.schedule import IdentitySchedule
 
 FACE_DETAIL = "face_detail"
@@ -78,6 +79,7 @@ class FaceDetail:
         seeds: Sequence[int],
         schedule: IdentitySchedule | None = None,
         strength: float = 1.0,
+        on_step: OnStep | None = None,
         cancel: Cancel | None = None,
     ) -> list[np.ndarray]:
         """The pictures (H, W, 3) uint8 with the faces of `targets` painted again.
@@ -86,16 +88,28 @@ class FaceDetail:
             references: of each person, an aligned portrait (side, side, 3) uint8, cut by `core.portraits.align_face`.
             seeds: of each picture; a face's noise comes from it alone.
             schedule, strength, cancel: as for `core.sampler.sample`.
+            on_step: told after every step of everybody's faces; its preview are the pictures with those done before.
         """
         painted = [picture.copy() for picture in pictures]
-        for person, reference in enumerate(references):
+        people = sorted({target.person for target in targets})
+
+        def tell(before: int, report: StepReport) -> None:
+            on_step(
+                replace(
+                    report,
+                    stage="faces",
+                    step=before + report.step,
+                    total=len(people) * STEPS,
+                    preview=lambda: to_tensor(np.stack(painted)),
+                )
+            )
+
+        for number, person in enumerate(people):
             own = [target for target in targets if target.person == person]
-            if not own:
-                continue
             cuts = [cut_face(pictures[target.picture], target.face.landmarks) for target in own]
             latents = sample(
                 self.backbone,
-                self._conditioning(reference),
+                self._conditioning(references[person]),
                 seeds=[seeds[target.picture] for target in own],
                 height=SIDE,
                 width=SIDE,
@@ -104,6 +118,7 @@ class FaceDetail:
                 strength=strength,
                 identity_guidance=self._identity_guidance,
                 start=Start(self._encode(cuts), START_SIGMA),
+                on_step=None if on_step is None else partial(tell, number * STEPS),
                 cancel=cancel,
             )
             with torch.no_grad():

@@ -190,6 +190,7 @@ def generate(
                 seeds=request.seeds,
                 schedule=request.schedule,
                 strength=request.strength,
+                on_step=on_step,
                 cancel=cancel,
             )
 

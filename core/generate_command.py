@@ -21,6 +21,7 @@ from core.precision import Precision
 from core.prompt_writer import PromptWriter
 from core.prompts import Task, refuse_unsafe, static_prompt
 from core.provenance import encode_png
+from core.sampler import StepReport
 from core.schedule import IdentitySchedule
 
 
@@ -103,8 +104,8 @@ def _run(options: argparse.Namespace) -> None:
         face_detail=not options.no_face_detail,
         expected_order=tuple(range(len(portraits))) if by_template else None,
     )
-    with tqdm(total=request.steps or bundle.card.steps, unit="step", desc="Denoising") as bar:
-        candidates = generate(bundle, request, on_step=lambda report: bar.update())
+    with tqdm(unit="step") as bar:
+        candidates = generate(bundle, request, on_step=lambda report: _advance(bar, report))
 
     options.out.mkdir(parents=True, exist_ok=True)
     for candidate in candidates:
@@ -116,6 +117,13 @@ def _run(options: argparse.Namespace) -> None:
     records = [candidate.record() for candidate in candidates]
     (options.out / "results.json").write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n")
     print(", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in candidates[0].seconds.items()))
+
+
+def _advance(bar: tqdm, report: StepReport) -> None:
+    if report.step == 1:
+        bar.set_description("Denoising" if report.stage == "picture" else "Faces", refresh=False)
+        bar.reset(report.total)
+    bar.update()
 
 
 def _line(candidate: Candidate) -> str:

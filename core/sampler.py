@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class StepReport:
     reference_weight: w(sigma) that the step was made with.
     preview: decodes the clean estimate of every candidate, (B, 3, H, W) in [0, 1]; only then does it cost
         anything.
+    stage: what the step is of: the picture, or afterwards its faces (core/face_detail.py).
     """
 
     step: int
@@ -37,6 +38,7 @@ class StepReport:
     sigma: float
     reference_weight: float
     preview: Callable[[], Tensor]
+    stage: Literal["picture", "faces"] = "picture"
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,13 +42,15 @@ LONGEST_RUN_ON_ZERO_GPU = 120
 class Progress:
     """How far a generation is.
 
-    waiting: jobs before it in the queue. previews: (height, width, 3) uint8, one for each candidate, as the clean
-    estimate stands. seconds_left: of the denoising, from the steps so far; None before the first one.
+    waiting: jobs before it in the queue. stage, step, steps: as `core.sampler.StepReport` has them.
+    previews: (height, width, 3) uint8, one for each candidate, as the clean estimate stands.
+    seconds_left: of the stage, from the steps so far; None before the first one.
     message: a sentence for a person where something went wrong.
     """
 
     state: GenerationState
     waiting: int = 0
+    stage: str = "picture"
     step: int = 0
     steps: int = 0
     previews: tuple[np.ndarray, ...] = ()
@@ -197,7 +199,8 @@ class GenerationJobs:
                 if isinstance(item, Exception):
                     raise item
                 if self._stops[generation_id].is_set():
-                    raise Cancelled(f"Cancelled after step {item.step} of {item.total}.")
+                    of_what = " of the faces" if item.stage == "faces" else ""
+                    raise Cancelled(f"Cancelled after step {item.step} of {item.total}{of_what}.")
                 now = time.monotonic()
                 if item.step == 1:
                     began = now  # the first step also warms caches, so the pace counts from its end
@@ -209,7 +212,14 @@ class GenerationJobs:
                 running = GenerationState.RUNNING
                 self._update(
                     generation_id,
-                    Progress(state=running, step=item.step, steps=item.total, previews=previews, seconds_left=left),
+                    Progress(
+                        state=running,
+                        stage=item.stage,
+                        step=item.step,
+                        steps=item.total,
+                        previews=previews,
+                        seconds_left=left,
+                    ),
                 )
         raise RuntimeError("The run ended without pictures.")
 
@@ -261,6 +271,7 @@ class GenerationJobs:
 class _Step:
     """A denoising step, without what only its own process can do. previews: None where none was decoded for it."""
 
+    stage: str
     step: int
     total: int
     previews: tuple[np.ndarray, ...] | None
@@ -286,4 +297,4 @@ class _Previews:
         if time.monotonic() - self._previewed >= SECONDS_BETWEEN_PREVIEWS and report.step < report.total:
             previews = tuple(to_uint8(report.preview()))
             self._previewed = time.monotonic()
-        self._hand_on(_Step(step=report.step, total=report.total, previews=previews))
+        self._hand_on(_Step(stage=report.stage, step=report.step, total=report.total, previews=previews))

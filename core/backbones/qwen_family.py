@@ -11,6 +11,8 @@ from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate
 from PIL import Image
 from torch import Tensor, nn
 
+from core.pixels import to_tensor
+
 CONTROL_TOKENS = (
     "<|vision_start|>",
     "<|image_pad|>",
@@ -48,10 +50,9 @@ def fit_area(picture: np.ndarray, side: int) -> tuple[int, int]:
     return new_height, new_width
 
 
-def to_tensor(pictures: Sequence[Image.Image], device: torch.device) -> Tensor:
-    """RGB parts of PIL pictures of one size as (B, 3, H, W) float32 in [0, 1]."""
-    stacked = np.stack([np.asarray(picture)[..., :3] for picture in pictures])
-    return torch.from_numpy(stacked).to(device).permute(0, 3, 1, 2).float() / 255
+def picture_tensor(picture: Image.Image, device: torch.device) -> Tensor:
+    """RGB part of a PIL picture as (1, 3, H, W) float32 in [0, 1]."""
+    return to_tensor(np.array(picture)[None, ..., :3], device)
 
 
 def vae_encode(vae: nn.Module, pictures: Tensor) -> Tensor:

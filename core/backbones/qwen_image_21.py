@@ -36,8 +36,8 @@ from core.backbones.qwen_family import (
     check_picture,
     check_prompt,
     fit_area,
+    picture_tensor,
     sigma_grid,
-    to_tensor,
     vae_denormalise,
     vae_encode,
 )
@@ -114,7 +114,7 @@ class QwenImage21Backbone:
         self.limits.check_references(len(references))
         pictures = [self._prepare(picture, index) for index, picture in enumerate(references)]
         embeddings, _, slots = self.pipeline.encode_prompt(prompt, image=pictures or None)
-        latents = tuple(self.encode(to_tensor([picture], self.device)) for picture in pictures)
+        latents = tuple(self.encode(picture_tensor(picture, self.device)) for picture in pictures)
         reference_tokens = sum(x0.shape[2] * x0.shape[3] for x0 in latents)
         if int(slots.sum()) * TOKENS_PER_SLOT != reference_tokens:
             raise ValueError(

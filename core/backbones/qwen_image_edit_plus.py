@@ -25,8 +25,8 @@ from core.backbones.qwen_family import (
     check_picture,
     check_prompt,
     fit_area,
+    picture_tensor,
     sigma_grid,
-    to_tensor,
     vae_denormalise,
     vae_encode,
 )
@@ -81,7 +81,7 @@ class QwenImageEditPlusBackbone:
         for index, picture in enumerate(references):
             check_picture(picture, index)
         latents = tuple(
-            self.encode(to_tensor([p], self.device)) for p in self._resized(references, self.reference_side)
+            self.encode(picture_tensor(p, self.device)) for p in self._resized(references, self.reference_side)
         )
         read = self._resized(references, self.condition_side)
         embeddings, _ = self.pipeline.encode_prompt(prompt, image=read or None)

@@ -248,7 +248,8 @@ def progress_html(progress: Progress, side: str = "") -> str:
         return f'<div class="progress"><p>{side}Waiting: {before}.</p><progress></progress></div>'
     if progress.state is GenerationState.RUNNING:
         left = "" if progress.seconds_left is None else f", about {max(1, round(progress.seconds_left))} s left"
-        words = f"Step {progress.step} of {progress.steps}{left}" if progress.step else "Reading prompt and portraits"
+        step = "Faces once more: step" if progress.stage == "faces" else "Step"
+        words = f"{step} {progress.step} of {progress.steps}{left}" if progress.step else "Reading prompt and portraits"
         value = f' value="{progress.step}" max="{progress.steps}"' if progress.step else ""
         return f'<div class="progress"><p>{side}{words}</p><progress{value}></progress></div>'
     if progress.state is GenerationState.DONE and not progress.message:

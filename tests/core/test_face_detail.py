@@ -25,6 +25,7 @@ from core.face_detail import (
 )
 from core.faces import Face
 from core.generate import GenerationRequest, generate
+from core.pixels import to_uint8
 from core.portraits import align_face, reference_landmarks
 from core.schedule import IdentitySchedule
 from tests.tiny_bundles import write_tiny_bundle
@@ -158,6 +159,24 @@ def test_the_identity_schedule_holds_for_faces_too():
     assert backbone.weights[-1] == 0.0
 
 
+def test_steps_are_counted_over_everybody_and_previews_show_whose_faces_are_done():
+    picture = np.full((160, 260, 3), 100, np.uint8)
+    targets = [DetailTarget(0, face(landmarks_at(70, 90)), 0), DetailTarget(0, face(landmarks_at(190, 90)), 2)]
+    heard = []
+    FaceDetail(PaintsThePortrait(), identity_guidance=1.0)(
+        [picture],
+        targets,
+        [flat(20), flat(50), flat(220)],
+        seeds=[1],
+        on_step=lambda report: heard.append((report, to_uint8(report.preview())[0])),
+    )
+    assert [(r.stage, r.step, r.total) for r, _ in heard] == [("faces", k, 2 * STEPS) for k in range(1, 2 * STEPS + 1)]
+    first, second = heard[STEPS - 1][1], heard[STEPS][1]
+    assert (first == picture).all()
+    assert second[90, 70, 0] < 100
+    assert second[90, 190, 0] == 100
+
+
 def test_each_face_goes_to_the_person_it_is_most_like_and_strangers_are_left_alone():
     left, middle, right = (landmarks_at(x, 90) for x in (60, 130, 200))
     found = [face(left, (0.0, 1.0)), face(middle, (-0.6, -0.8)), face(right, (1.0, 0.0))]
@@ -183,6 +202,9 @@ def test_a_bundle_with_a_transformer_for_faces_uses_it(bundle):
     without = generate(bundle, GenerationRequest(**{**vars(request), "face_detail": False}))
     assert [c.settings["face_detail"] for c in (made[0], without[0])] == [True, False]
     assert "face detail" in made[0].seconds
+    heard = []
+    generate(bundle, request, on_step=heard.append)
+    assert [report.stage for report in heard] == ["picture"] * bundle.card.steps + ["faces"] * STEPS
     for candidate, plain in zip(made, without, strict=True):
         changed = (candidate.picture != plain.picture).any(2)
         assert changed[60:80, 50:80].mean() > 0.5

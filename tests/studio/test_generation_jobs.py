@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from core.faces import Face
 from core.provenance import read_settings
 from studio.generation import GenerationJobs
 from studio.model_host import ModelHost, ModelsNotReady, Stage
@@ -110,6 +112,33 @@ def test_a_running_generation_stops_when_told(store: Store, jobs: GenerationJobs
             jobs.cancel(generation_id)
     row = store.generations.get(generation_id)
     assert row.state is GenerationState.CANCELLED
+    assert row.candidates == []
+
+
+def test_a_run_stops_when_told_while_faces_are_painted(store: Store, tmp_path: Path):
+    host = ModelHost(write_tiny_bundle(tmp_path / "bundle", face_detail=True), device="cpu", threads=1)
+    host.start()
+    host.wait(120)
+    found = Face(
+        box=np.array([20.0, 20, 70, 70]),
+        score=0.9,
+        landmarks=np.array([[35.0, 35], [55, 35], [45, 45], [37, 57], [53, 57]]),
+        embedding=np.array([1.0, 0.0]),
+    )
+    one_face = SimpleNamespace(name="one face", analyze=lambda picture: [found], same_person_threshold=0.5)
+    host.bundle.__dict__["face_analyzer"] = one_face
+    jobs = GenerationJobs(store, host)
+    jobs.start()
+    generation_id = jobs.submit(a_run(store))
+    stages = []
+    for progress in jobs.watch(generation_id, every=0):
+        stages.append(progress.stage)
+        if progress.stage == "faces":
+            jobs.cancel(generation_id)
+    assert "faces" in stages
+    row = store.generations.get(generation_id)
+    assert row.state is GenerationState.CANCELLED
+    assert "of the faces" in row.message
     assert row.candidates == []
 
 
