@@ -29,8 +29,6 @@ from core.portraits import align_face, alignment, reference_landmarks
 from core.sampler import Cancel, OnStep, Start, StepReport, sample
 from core.schedule import IdentitySchedule
 
-FACE_DETAIL = "face_detail"
-"""Folder of the transformer in a bundle."""
 SIDE = 192
 """Of a face's cut-out, in pixels at twice the size."""
 START_SIGMA = 0.35

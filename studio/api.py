@@ -16,6 +16,7 @@ from core.schedule import IdentitySchedule
 from studio.adapter_choice import CURRENT, chosen_adapter
 from studio.context import Studio
 from studio.draft import Draft
+from studio.generation import run_options
 from studio.judging import REASONS, comparison_of
 from studio.model_host import ModelsNotReady
 from studio.panels import people
@@ -47,6 +48,7 @@ def add_endpoints(studio: Studio) -> None:
         height: int = 0,
         consent: bool = False,
         annotator: str = "api",
+        face_detail: bool = True,
         request: gr.Request = None,
     ) -> dict:
         """Make pictures of the people in the portraits, and wait for them.
@@ -68,6 +70,7 @@ def add_endpoints(studio: Studio) -> None:
             height: in pixels; 0 for the model's own.
             consent: must be true: you may use these portraits.
             annotator: the name all this is kept under; not needed where one logs in.
+            face_detail: paint the faces once more at twice their size, where the model can.
         """
         try:
             if not consent:
@@ -98,6 +101,7 @@ def add_endpoints(studio: Studio) -> None:
                 bundle=card.name,
                 bundle_revision=bundle.revision,
                 adapter_id=chosen_adapter(store, card.name, CURRENT),
+                options=run_options(len(portraits), by_template=not prompt.strip(), face_detail=face_detail),
                 author_id=owner.id,
             )
             refuse_unsafe(wanted.prompt, children=Task(task) is Task.CHILD)
@@ -106,7 +110,7 @@ def add_endpoints(studio: Studio) -> None:
             limits.check_size(wanted.height, wanted.width)
             for portrait in portraits:
                 draft = people.add_file(studio, draft, _uploaded(portrait))
-            generation_id = studio.jobs.submit(_with_portraits(wanted, draft.portraits))
+            generation_id = studio.jobs.submit(replace(wanted, portrait_ids=draft.portraits))
             for progress in studio.jobs.watch(generation_id):
                 last = progress
             if last.state is not GenerationState.DONE:
@@ -237,12 +241,6 @@ def _target_ages(task: str, ages: list[int | None] | None, people_count: int) ->
     if len(ages) != people_count:
         raise ValueError(f"{len(ages)} ages were given for {people_count} portraits; give one for each, or null.")
     return [people.read_age(age) for age in ages]
-
-
-def _with_portraits(wanted: NewGeneration, portrait_ids: tuple[str, ...]) -> NewGeneration:
-    by_template = wanted.prompt_origin == "template"
-    options = {"expected_order": list(range(len(portrait_ids)))} if by_template else {}
-    return replace(wanted, portrait_ids=portrait_ids, options=options)
 
 
 def _within(value: int, most: int, what: str) -> int:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +61,12 @@ class Progress:
     @property
     def ended(self) -> bool:
         return self.state not in (GenerationState.QUEUED, GenerationState.RUNNING)
+
+
+def run_options(people: int, *, by_template: bool, face_detail: bool) -> dict[str, Any]:
+    """`Generation.options` of a run. by_template: its prompt names the people in their order, from left to right."""
+    order = {"expected_order": list(range(people))} if by_template else {}
+    return {"face_detail": face_detail, **order}
 
 
 class GenerationJobs:
@@ -239,6 +246,7 @@ class GenerationJobs:
             height=row.height,
             width=row.width,
             expected_order=tuple(row.options["expected_order"]) if "expected_order" in row.options else None,
+            face_detail=row.options.get("face_detail", True),
         )
 
     def _keep(self, row: Generation, candidates: list[Candidate], note: str) -> None:

@@ -31,9 +31,8 @@ from transformers import (
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from core.backbones.cards import BundleCard, write_card
+from core.backbones.cards import FACE_DETAIL, BundleCard, write_card
 from core.backbones.processors import PictureQwen2VLProcessor, PictureQwen3VLProcessor
-from core.face_detail import FACE_DETAIL
 
 SPECIAL_TOKENS = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",

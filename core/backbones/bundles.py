@@ -19,12 +19,12 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import tqdm
 
 from core.adapters import Adapters
-from core.backbones.cards import PIPELINES, BundleCard, BundleError, find_card
+from core.backbones.cards import FACE_DETAIL, PIPELINES, BundleCard, BundleError, find_card
 from core.backbones.processors import load_processor
 from core.backbones.protocol import Backbone
 from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_product
 from core.backbones.qwen_image_edit_plus import QwenImageEditPlusBackbone
-from core.face_detail import FACE_DETAIL, SIDE, FaceDetail
+from core.face_detail import SIDE, FaceDetail
 from core.faces import FaceAnalyzer, default_pack
 from core.precision import Precision, computes_in_bfloat16
 from core.prompt_writer import WRITER
@@ -120,7 +120,7 @@ def load_bundle(
             use_safetensors=True,
             local_files_only=True,
         )
-        detail = _face_detail_transformer(folder, pipeline.transformer) if (folder / FACE_DETAIL).is_dir() else None
+        detail = _face_detail_transformer(folder, pipeline.transformer) if card.has_face_detail else None
         if (folder / WRITER).is_dir():
             pipeline.text_encoder.load_adapter(str(folder / WRITER), adapter_name=WRITER)
             pipeline.text_encoder.disable_adapters()

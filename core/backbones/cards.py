@@ -13,6 +13,8 @@ from pathlib import Path
 from core.schedule import IdentitySchedule
 
 CARD_FILE = "bundle.json"
+FACE_DETAIL = "face_detail"
+"""Folder in a bundle of the transformer that paints faces once more (core/face_detail.py)."""
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PIPELINES = {"qwen-image-2.1": "QwenImage21Pipeline", "qwen-image-edit-plus": "QwenImageEditPlusPipeline"}
 """Family -> the diffusers class of its pipeline, as `model_index.json` names it."""
@@ -88,6 +90,11 @@ class BundleCard:
         for field in ("steps", "height", "width", "reference_side", "max_references"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} is {getattr(self, field)!r}, but must be at least 1.")
+
+    @property
+    def has_face_detail(self) -> bool:
+        """Whether it paints faces once more; bundles of the hub have no transformer for that."""
+        return self.revision is None and (Path(self.source) / FACE_DETAIL).is_dir()
 
     def guidance_of(self, task: str) -> float:
         """Default scale of guidance towards the prompt for a task, "group" or "child"."""

@@ -14,6 +14,7 @@ from core.prompts import Task, refuse_unsafe
 from studio.adapter_choice import CURRENT
 from studio.context import Studio
 from studio.draft import Draft
+from studio.generation import run_options
 from studio.model_host import ModelsNotReady
 from studio.panels import people, prompt, results, run_settings
 from studio.panels.people import PeoplePanel
@@ -74,7 +75,10 @@ def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState, tab: gr.Tab)
     settings, shown = page.settings, page.results
 
     words = {page.prompt.task, page.prompt.scene, page.prompt.text, page.prompt.origin}
-    exact = [settings.steps, settings.seed, settings.random_seed, settings.guidance, settings.identity_guidance]
+    exact = [
+        settings.steps, settings.seed, settings.random_seed, settings.guidance, settings.identity_guidance,
+        settings.face_detail,
+    ]  # fmt: skip
 
     def start(values: dict[Any, Any]) -> dict[Any, Any]:
         """Store and queue the run; everything after that can be picked up again by a reloaded page."""
@@ -104,6 +108,7 @@ def wire(page: ComposePage, studio: Studio, draft: gr.BrowserState, tab: gr.Tab)
             settings.random_seed: False,
             settings.guidance: row.guidance,
             settings.identity_guidance: row.identity_guidance,
+            settings.face_detail: row.options.get("face_detail", True),
             page.prompt.text: row.prompt.text,
         }
 
@@ -220,7 +225,9 @@ def _new_generations(
             bundle_revision=bundle.revision,
             portrait_ids=draft.portraits,
             target_ages=draft.target_ages if task == Task.CHILD.value else (),
-            options={"expected_order": list(range(len(draft.portraits)))} if by_template else {},
+            options=run_options(
+                len(draft.portraits), by_template=by_template, face_detail=bool(values[settings.face_detail])
+            ),
             ab_group=group,
             ab_side=letter if group else None,
             author_id=draft.owner(studio.store).id,
@@ -236,7 +243,7 @@ def _watch(page: ComposePage, studio: Studio, draft: Draft) -> Iterator[dict[Any
         progress = [studio.jobs.progress(generation_id) for generation_id in draft.generations]
         if all(one.ended for one in progress):
             break
-        now = [(one.state, one.waiting, one.step) for one in progress]
+        now = [(one.state, one.waiting, one.stage, one.step) for one in progress]
         if now != last:
             values = {**results.forming(page.results, progress), **_buttons(page, running=True)}
             # Previews change less often than the line above them, and are a thousand times its size.

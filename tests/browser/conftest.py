@@ -71,7 +71,8 @@ class Server:
 @contextmanager
 def running(folder: Path, *options: str) -> Iterator[Server]:
     """A studio with tiny random models and a data folder of its own."""
-    bundle, pack, data = write_tiny_bundle(folder / "bundle"), face_pack(folder / "pack"), folder / "data"
+    bundle = write_tiny_bundle(folder / "bundle", face_detail=True)
+    pack, data = face_pack(folder / "pack"), folder / "data"
     store = Store.open(data)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -63,6 +63,14 @@ def test_people_can_be_asked_for_at_an_age_and_guided_by_their_portraits(client,
     assert row.identity_guidance == 2.5
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_faces_are_painted_once_more_unless_somebody_says_no(client, server, portraits, wanted):
+    made = client.predict(
+        portraits, candidates=1, steps=2, consent=True, face_detail=wanted, api_name="/generate",
+    )  # fmt: skip
+    assert ("face detail" in server.store.generations.get(made["generation"]).timings) == wanted
+
+
 def test_what_cannot_be_done_is_said_in_a_sentence(client, server, portraits):
     with pytest.raises(AppError, match="consent"):
         client.predict(portraits, api_name="/generate")

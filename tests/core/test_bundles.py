@@ -45,6 +45,13 @@ def test_a_card_survives_its_file_and_a_moved_folder(tmp_path):
     assert find_card(moved) == dataclasses.replace(card, source=str(moved))
 
 
+def test_a_card_says_whether_its_bundle_paints_faces_once_more(tmp_path):
+    without = write_tiny_bundle(tmp_path / "without")
+    with_faces = write_tiny_bundle(tmp_path / "with", face_detail=True)
+    assert [find_card(folder).has_face_detail for folder in (without, with_faces)] == [False, True]
+    assert not BUNDLES["qwen-image-2.1"].has_face_detail
+
+
 def test_loading_a_folder(folder):
     bundle = load_bundle(folder)
     assert bundle.card.name == "tiny"

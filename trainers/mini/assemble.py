@@ -21,10 +21,9 @@ from diffusers import (
 from transformers import Qwen3VLForConditionalGeneration
 
 from core.backbones.bundles import load_bundle
-from core.backbones.cards import MINI, write_card
+from core.backbones.cards import FACE_DETAIL, MINI, write_card
 from core.backbones.processors import PictureQwen3VLProcessor
 from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_product
-from core.face_detail import FACE_DETAIL
 from core.prompt_writer import WRITER
 from trainers.mini.geometry import MAX_REFERENCES, REFERENCE_SIDE, SIZES, TEXT_STRIDE
 
