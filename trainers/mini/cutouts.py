@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from trainers.people.record import PersonRecord
+from trainers.runs import replaced_when_complete
 
 HELD_OUT_PEOPLE = 100
 """People 0 to 99 are never trained on."""
@@ -39,13 +39,10 @@ class Cutouts:
     def save(self, path: Path) -> None:
         """Whole or not at all: the json is written last and makes the shard visible."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".npz.partial").open("wb") as file:
+        with replaced_when_complete(path.with_suffix(".npz")) as file:
             np.savez(file, **{name: getattr(self, name) for name in _ARRAYS})
-        os.replace(path.with_suffix(".npz.partial"), path.with_suffix(".npz"))
-        path.with_suffix(".json.partial").write_text(
-            json.dumps([_RECORD.dump_python(look, mode="json") for look in self.looks])
-        )
-        os.replace(path.with_suffix(".json.partial"), path.with_suffix(".json"))
+        with replaced_when_complete(path.with_suffix(".json")) as file:
+            file.write(json.dumps([_RECORD.dump_python(look, mode="json") for look in self.looks]).encode())
 
     @classmethod
     def load(cls, path: Path) -> Cutouts:

@@ -8,7 +8,6 @@ start while others are rendered.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from core.pixels import to_tensor, to_uint8
+from trainers.runs import replaced_when_complete
 
 T = TypeVar("T")
 Box = tuple[float, float, float, float]
@@ -66,8 +66,7 @@ class Shard:
         """Write `path`.npz and `path`.json; the json comes last and makes the shard visible."""
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {sized("pictures", size): stack for size, stack in self.pictures.items()}
-        partial = path.with_suffix(".npz.partial")
-        with partial.open("wb") as file:
+        with replaced_when_complete(path.with_suffix(".npz")) as file:
             np.savez(
                 file,
                 portraits=self.portraits,
@@ -75,10 +74,8 @@ class Shard:
                 portrait_boxes=self.portrait_boxes,
                 **arrays,
             )
-        os.replace(partial, path.with_suffix(".npz"))
-        partial = path.with_suffix(".json.partial")
-        partial.write_text(json.dumps([asdict(example) for example in self.examples]))
-        os.replace(partial, path.with_suffix(".json"))
+        with replaced_when_complete(path.with_suffix(".json")) as file:
+            file.write(json.dumps([asdict(example) for example in self.examples]).encode())
 
     @classmethod
     def load(cls, path: Path, *, pictures: bool = True) -> Shard:

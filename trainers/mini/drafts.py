@@ -12,13 +12,12 @@ Drafts of finished shards are kept; started again, the command goes on behind th
 from __future__ import annotations
 
 import argparse
-import os
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
@@ -28,7 +27,7 @@ from core.flow import add_noise, euler_step
 from core.pixels import to_tensor
 from core.sampler import identity_guided_velocity
 from trainers.mini.data import Shard, draw_by_share, face_mask, shard_paths, share_of, sized
-from trainers.runs import step_generator
+from trainers.runs import replaced_when_complete, step_generator
 
 START_SIGMAS = (0.75, 0.6, 0.45)
 """Where drafts begin, falling. Further down they keep the truth's details, further up they lose its layout."""
@@ -52,9 +51,9 @@ def main() -> None:
         target = arguments.out / f"{path.name}.safetensors"
         if target.exists():
             continue
-        partial = target.with_suffix(".partial")
-        save_file(drafts_of(bundle, Shard.load(path), arguments.examples, step_generator(0, number)), partial)
-        os.replace(partial, target)
+        drafts = drafts_of(bundle, Shard.load(path), arguments.examples, step_generator(0, number))
+        with replaced_when_complete(target) as file:
+            file.write(save(drafts))
 
 
 @torch.inference_mode()

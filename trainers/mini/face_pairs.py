@@ -7,14 +7,13 @@ pictures that the VAE alone has encoded and decoded, which are cheap.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,6 +21,7 @@ from core.backbones.protocol import Backbone
 from core.face_detail import cut_face, double_reference
 from core.pixels import to_tensor, to_uint8
 from trainers.mini.data import Example, Shard, sized
+from trainers.runs import replaced_when_complete
 
 BATCH = 16
 LANDMARK_NOISE = 0.6
@@ -82,9 +82,8 @@ def load_pairs(
 
 def _keep(file: Path, pairs: FacePairs) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    save_file({field.name: getattr(pairs, field.name).contiguous() for field in fields(pairs)}, partial)
-    os.replace(partial, file)
+    with replaced_when_complete(file) as out:
+        out.write(save({field.name: getattr(pairs, field.name).contiguous() for field in fields(pairs)}))
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ before, or beside it:
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLQwenImage21
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -34,6 +33,7 @@ from trainers.mini.captions import mentions
 from trainers.mini.data import Example, Shard, clothes_boxes, face_mask, shard_paths, share_of, sized
 from trainers.mini.geometry import MAX_REFERENCES, PATCH, TEXT_STRIDE
 from trainers.mini.models import TransformerSize, build_transformer
+from trainers.runs import replaced_when_complete
 
 ENCODE_BATCH = 64
 BEFORE_PICTURE = " " + PICTURE_SLOT.partition("<|image_pad|>")[0]
@@ -147,9 +147,8 @@ class LatentStore:
             compute = {"latents": _encode, "text": _read_texts}[name]
             tensors = compute(Shard.load(path), backbone)
             file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(f".{os.getpid()}.partial")
-            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial)
-            os.replace(partial, file)
+            with replaced_when_complete(file) as out:
+                out.write(save({key: tensor.contiguous() for key, tensor in tensors.items()}))
         return load_file(file)
 
     def _read(self, path: Path, backbone: QwenImage21Backbone, *, with_text: bool) -> LatentSet:

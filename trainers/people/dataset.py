@@ -14,7 +14,6 @@ import argparse
 import io
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing import connection
@@ -33,6 +32,7 @@ from trainers.people.examples import group_example, portrait_set
 from trainers.people.mesh import PeopleMesh
 from trainers.people.renderer import Renderer
 from trainers.people.scene import HELD_OUT_IDENTITIES, derived_seed, identity_seed
+from trainers.runs import replaced_when_complete
 
 CONFIG_NAME = "dataset.json"
 _FORMATS = {"jpg": {"quality": 95, "subsampling": 0}, "png": {}, "webp": {"quality": 95}}
@@ -130,17 +130,15 @@ def make_sample(renderer: Renderer, config: DatasetConfig, kind: str, index: int
 def write_shard(
     renderer: Renderer, config: DatasetConfig, plan: ShardPlan, folder: Path, on_sample: Callable[[], object]
 ) -> None:
-    """Make one shard under a temporary name and give it its own when it is complete."""
-    partial = folder / f"{plan.name}.{os.getpid()}.partial"
-    with partial.open("wb") as file:
+    """Make one shard, which is there when it is complete."""
+    with (
+        replaced_when_complete(folder / plan.name) as file,
         # A fixed time of change: equal samples are equal bytes.
-        with webdataset.TarWriter(file, encoder=False, mtime=1, user="people", group="people") as tar:
-            for index in range(plan.first, plan.last):
-                tar.write(make_sample(renderer, config, plan.kind, index))
-                on_sample()
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, folder / plan.name)
+        webdataset.TarWriter(file, encoder=False, mtime=1, user="people", group="people") as tar,
+    ):
+        for index in range(plan.first, plan.last):
+            tar.write(make_sample(renderer, config, plan.kind, index))
+            on_sample()
 
 
 def make_dataset(config: DatasetConfig, folder: Path, *, workers: int = 1, device: str = "cpu") -> None:
