@@ -26,6 +26,7 @@ from core.faces import Face, FaceAnalyzer
 from core.identity import measure_faces
 from core.pixels import to_tensor, to_uint8
 from core.portraits import align_face, alignment, reference_landmarks
+from core.prompts import Task
 from core.sampler import Cancel, OnStep, Start, StepReport, sample
 from core.schedule import IdentitySchedule
 
@@ -34,8 +35,10 @@ SIDE = 192
 START_SIGMA = 0.35
 """Far enough up to give a face other features, far enough down to leave it its pose, light and expression."""
 STEPS = 4
-IDENTITY_GUIDANCE = 4.5
-PAINTED_SHARE = 0.6
+IDENTITY_GUIDANCE = {Task.GROUP: 4.5, Task.CHILD: 1.5}
+"""Scale of guidance towards the portraits (core/injection.py). Who is to be another age must not come too close:
+further towards the portrait is also further towards its age, with its wrinkles."""
+PAINTED_SHARE = 0.75
 """Of the new face in the finished picture, the rest is the face before: their faults differ, so their mean is more
 alike than either."""
 ALIGNED_SIDE = 256
@@ -60,12 +63,10 @@ class FaceDetail:
 
     Args:
         backbone: takes one reference of SIDE pixels.
-        identity_guidance: scale of guidance towards the portrait (core/injection.py).
     """
 
-    def __init__(self, backbone: Backbone, *, identity_guidance: float = IDENTITY_GUIDANCE) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
-        self._identity_guidance = identity_guidance
         self._blank = blank_conditioning(backbone)
 
     def __call__(
@@ -75,6 +76,7 @@ class FaceDetail:
         references: Sequence[np.ndarray],
         *,
         seeds: Sequence[int],
+        identity_guidance: float,
         schedule: IdentitySchedule | None = None,
         strength: float = 1.0,
         on_step: OnStep | None = None,
@@ -85,7 +87,7 @@ class FaceDetail:
         Args:
             references: of each person, an aligned portrait (side, side, 3) uint8, cut by `core.portraits.align_face`.
             seeds: of each picture; a face's noise comes from it alone.
-            schedule, strength, cancel: as for `core.sampler.sample`.
+            identity_guidance, schedule, strength, cancel: as for `core.sampler.sample`.
             on_step: told after every step of everybody's faces; its preview are the pictures with those done before.
         """
         painted = [picture.copy() for picture in pictures]
@@ -114,7 +116,7 @@ class FaceDetail:
                 steps=STEPS,
                 schedule=schedule,
                 strength=strength,
-                identity_guidance=self._identity_guidance,
+                identity_guidance=identity_guidance,
                 start=Start(self._encode(cuts), START_SIGMA),
                 on_step=None if on_step is None else partial(tell, number * STEPS),
                 cancel=cancel,

@@ -135,8 +135,8 @@ def test_everybody_is_painted_after_their_own_portrait_in_every_picture():
         DetailTarget(0, face(right), 1),
         DetailTarget(2, face(left), 1),
     ]
-    painted = FaceDetail(PaintsThePortrait(), identity_guidance=1.0)(
-        pictures, targets, [flat(20), flat(220)], seeds=[1, 2, 3]
+    painted = FaceDetail(PaintsThePortrait())(
+        pictures, targets, [flat(20), flat(220)], seeds=[1, 2, 3], identity_guidance=1.0
     )
     dark, bright = (round(PAINTED_SHARE * value + (1 - PAINTED_SHARE) * 100) for value in (20, 220))
     assert [int(p[90, 70, 0]) for p in painted] == [dark, 100, bright]
@@ -147,13 +147,13 @@ def test_everybody_is_painted_after_their_own_portrait_in_every_picture():
 def test_the_identity_schedule_holds_for_faces_too():
     picture, targets = flat(100), [DetailTarget(0, face(landmarks_at(64, 71)), 0)]
     backbone = PaintsThePortrait()
-    FaceDetail(backbone, identity_guidance=1.0)(
-        [picture], targets, [flat(20)], seeds=[1], schedule=IdentitySchedule.off()
+    FaceDetail(backbone)(
+        [picture], targets, [flat(20)], seeds=[1], identity_guidance=1.0, schedule=IdentitySchedule.off()
     )
     assert backbone.weights == [0.0] * STEPS
     backbone.weights.clear()
-    FaceDetail(backbone, identity_guidance=1.0)(
-        [picture], targets, [flat(20)], seeds=[1], schedule=IdentitySchedule.gate(0.2, 1.0)
+    FaceDetail(backbone)(
+        [picture], targets, [flat(20)], seeds=[1], identity_guidance=1.0, schedule=IdentitySchedule.gate(0.2, 1.0)
     )
     assert backbone.weights[0] == 1.0
     assert backbone.weights[-1] == 0.0
@@ -163,11 +163,12 @@ def test_steps_are_counted_over_everybody_and_previews_show_whose_faces_are_done
     picture = np.full((160, 260, 3), 100, np.uint8)
     targets = [DetailTarget(0, face(landmarks_at(70, 90)), 0), DetailTarget(0, face(landmarks_at(190, 90)), 2)]
     heard = []
-    FaceDetail(PaintsThePortrait(), identity_guidance=1.0)(
+    FaceDetail(PaintsThePortrait())(
         [picture],
         targets,
         [flat(20), flat(50), flat(220)],
         seeds=[1],
+        identity_guidance=1.0,
         on_step=lambda report: heard.append((report, to_uint8(report.preview())[0])),
     )
     assert [(r.stage, r.step, r.total) for r, _ in heard] == [("faces", k, 2 * STEPS) for k in range(1, 2 * STEPS + 1)]
@@ -212,6 +213,21 @@ def test_a_bundle_with_a_transformer_for_faces_uses_it(bundle):
     # a seed's picture does not depend on the others
     alone = generate(bundle, GenerationRequest(**{**vars(request), "seeds": (4,)}))[0]
     assert np.abs(alone.picture.astype(int) - made[1].picture).max() <= 1
+
+
+def test_who_is_to_be_a_child_is_led_less_towards_the_grown_up_face(bundle, monkeypatch):
+    scales = []
+    paint = FaceDetail.__call__
+
+    def heard(self, *arguments, identity_guidance, **options):
+        scales.append(identity_guidance)
+        return paint(self, *arguments, identity_guidance=identity_guidance, **options)
+
+    monkeypatch.setattr(FaceDetail, "__call__", heard)
+    for task in ("group", "child"):
+        generate(bundle, GenerationRequest(prompt="a child", portraits=(flat(90),), task=task, height=128, width=128))
+    group, child = scales
+    assert group > child >= 1
 
 
 def test_at_weight_zero_the_portrait_does_not_reach_the_face(bundle):

@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from core.backbones.bundles import Bundle, load_bundle
-from core.face_detail import detail_targets
+from core.face_detail import IDENTITY_GUIDANCE, detail_targets
 from core.faces import Face, FaceAnalyzer
 from core.identity import measure_faces
 from core.pixels import to_tensor, to_uint8
@@ -173,12 +173,14 @@ def _paint_faces_again(bundle: Bundle, picture: np.ndarray, held: Held, seed: in
     embeddings = [embed_portrait(reference, analyzer) for reference in held.references]
     if any(embedding is None for embedding in embeddings):
         return picture
+    task = Task(held.example.task)
     return bundle.face_detail(
         [picture],
         detail_targets([picture], embeddings, analyzer),
         held.references,
         seeds=[seed],
-        schedule=default_schedule(Task(held.example.task), bundle.card),
+        identity_guidance=IDENTITY_GUIDANCE[task],
+        schedule=default_schedule(task, bundle.card),
     )[0]
 
 
