@@ -35,18 +35,32 @@ SIDE = 192
 START_SIGMA = 0.35
 """Far enough up to give a face other features, far enough down to leave it its pose, light and expression."""
 STEPS = 4
-IDENTITY_GUIDANCE = {Task.GROUP: 4.5, Task.CHILD: 1.5}
-"""Scale of guidance towards the portraits (core/injection.py). Who is to be another age must not come too close:
-further towards the portrait is also further towards its age, with its wrinkles."""
-PAINTED_SHARE = 0.75
-"""Of the new face in the finished picture, the rest is the face before: their faults differ, so their mean is more
-alike than either."""
 ALIGNED_SIDE = 256
 """Of the aligned head that the cut-out is the middle of, in pixels: twice a reference."""
 TOP, LEFT = 40, 32
 """Of the cut-out in the aligned head, in pixels: from above the brows to below the chin."""
 FEATHER = 10
 """Pixels of the picture over which a face passes into what surrounds it."""
+
+
+@dataclass(frozen=True)
+class FaceDetailSettings:
+    """How far a new face goes towards its portrait.
+
+    identity_guidance: scale of guidance towards the portrait (core/injection.py); 1 is none.
+    share: of the new face in the finished picture, in [0, 1]; the rest is the face before. Their faults differ, so
+        their mean is more alike than either.
+    """
+
+    identity_guidance: float
+    share: float
+
+
+SETTINGS = {
+    Task.GROUP: FaceDetailSettings(identity_guidance=4.5, share=0.75),
+    # Further towards the portrait is also further towards its age: with the above, children of the old get wrinkles.
+    Task.CHILD: FaceDetailSettings(identity_guidance=2.0, share=0.5),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +90,7 @@ class FaceDetail:
         references: Sequence[np.ndarray],
         *,
         seeds: Sequence[int],
-        identity_guidance: float,
+        settings: FaceDetailSettings,
         schedule: IdentitySchedule | None = None,
         strength: float = 1.0,
         on_step: OnStep | None = None,
@@ -87,7 +101,7 @@ class FaceDetail:
         Args:
             references: of each person, an aligned portrait (side, side, 3) uint8, cut by `core.portraits.align_face`.
             seeds: of each picture; a face's noise comes from it alone.
-            identity_guidance, schedule, strength, cancel: as for `core.sampler.sample`.
+            schedule, strength, cancel: as for `core.sampler.sample`.
             on_step: told after every step of everybody's faces; its preview are the pictures with those done before.
         """
         painted = [picture.copy() for picture in pictures]
@@ -116,7 +130,7 @@ class FaceDetail:
                 steps=STEPS,
                 schedule=schedule,
                 strength=strength,
-                identity_guidance=identity_guidance,
+                identity_guidance=settings.identity_guidance,
                 start=Start(self._encode(cuts), START_SIGMA),
                 on_step=None if on_step is None else partial(tell, number * STEPS),
                 cancel=cancel,
@@ -124,7 +138,7 @@ class FaceDetail:
             with torch.no_grad():
                 faces = self.backbone.decode(latents)
             for target, face in zip(own, to_uint8(faces), strict=True):
-                lay_back(painted[target.picture], target.face.landmarks, face, share=PAINTED_SHARE)
+                lay_back(painted[target.picture], target.face.landmarks, face, share=settings.share)
         return painted
 
     def _conditioning(self, reference: np.ndarray) -> Conditioning:

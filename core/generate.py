@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from core.backbones.protocol import Conditioning
-from core.face_detail import IDENTITY_GUIDANCE, detail_targets
+from core.face_detail import SETTINGS, detail_targets
 from core.faces import FaceAnalyzer, FacePackError
 from core.identity import FaceReport, measure_faces
 from core.pixels import to_uint8
@@ -188,7 +188,7 @@ def generate(
                 detail_targets(pictures, [person.embedding for person in people], analyzer),
                 [person.crop for person in people],
                 seeds=request.seeds,
-                identity_guidance=IDENTITY_GUIDANCE[request.task],
+                settings=SETTINGS[request.task],
                 schedule=request.schedule,
                 strength=request.strength,
                 on_step=on_step,

@@ -12,11 +12,11 @@ import torch
 from core.backbones.bundles import Bundle, load_bundle
 from core.backbones.protocol import Conditioning
 from core.face_detail import (
-    PAINTED_SHARE,
     SIDE,
     STEPS,
     DetailTarget,
     FaceDetail,
+    FaceDetailSettings,
     cut_face,
     cut_landmarks,
     detail_targets,
@@ -91,6 +91,9 @@ def test_portrait_and_face_lie_alike_in_their_cut_outs():
     assert difference.mean() < 3
 
 
+PLAIN = FaceDetailSettings(identity_guidance=1.0, share=0.75)
+
+
 class PaintsThePortrait:
     """A backbone whose latents are pixels and whose velocity leads to the reference, as far as it is let in."""
 
@@ -135,10 +138,8 @@ def test_everybody_is_painted_after_their_own_portrait_in_every_picture():
         DetailTarget(0, face(right), 1),
         DetailTarget(2, face(left), 1),
     ]
-    painted = FaceDetail(PaintsThePortrait())(
-        pictures, targets, [flat(20), flat(220)], seeds=[1, 2, 3], identity_guidance=1.0
-    )
-    dark, bright = (round(PAINTED_SHARE * value + (1 - PAINTED_SHARE) * 100) for value in (20, 220))
+    painted = FaceDetail(PaintsThePortrait())(pictures, targets, [flat(20), flat(220)], seeds=[1, 2, 3], settings=PLAIN)
+    dark, bright = (round(0.75 * value + 0.25 * 100) for value in (20, 220))
     assert [int(p[90, 70, 0]) for p in painted] == [dark, 100, bright]
     assert [int(p[90, 190, 0]) for p in painted] == [bright, 100, 100]
     assert all((picture == 100).all() for picture in pictures)  # those that were given stay as they are
@@ -147,13 +148,11 @@ def test_everybody_is_painted_after_their_own_portrait_in_every_picture():
 def test_the_identity_schedule_holds_for_faces_too():
     picture, targets = flat(100), [DetailTarget(0, face(landmarks_at(64, 71)), 0)]
     backbone = PaintsThePortrait()
-    FaceDetail(backbone)(
-        [picture], targets, [flat(20)], seeds=[1], identity_guidance=1.0, schedule=IdentitySchedule.off()
-    )
+    FaceDetail(backbone)([picture], targets, [flat(20)], seeds=[1], settings=PLAIN, schedule=IdentitySchedule.off())
     assert backbone.weights == [0.0] * STEPS
     backbone.weights.clear()
     FaceDetail(backbone)(
-        [picture], targets, [flat(20)], seeds=[1], identity_guidance=1.0, schedule=IdentitySchedule.gate(0.2, 1.0)
+        [picture], targets, [flat(20)], seeds=[1], settings=PLAIN, schedule=IdentitySchedule.gate(0.2, 1.0)
     )
     assert backbone.weights[0] == 1.0
     assert backbone.weights[-1] == 0.0
@@ -168,7 +167,7 @@ def test_steps_are_counted_over_everybody_and_previews_show_whose_faces_are_done
         targets,
         [flat(20), flat(50), flat(220)],
         seeds=[1],
-        identity_guidance=1.0,
+        settings=PLAIN,
         on_step=lambda report: heard.append((report, to_uint8(report.preview())[0])),
     )
     assert [(r.stage, r.step, r.total) for r, _ in heard] == [("faces", k, 2 * STEPS) for k in range(1, 2 * STEPS + 1)]
@@ -216,18 +215,19 @@ def test_a_bundle_with_a_transformer_for_faces_uses_it(bundle):
 
 
 def test_who_is_to_be_a_child_is_led_less_towards_the_grown_up_face(bundle, monkeypatch):
-    scales = []
+    heard = []
     paint = FaceDetail.__call__
 
-    def heard(self, *arguments, identity_guidance, **options):
-        scales.append(identity_guidance)
-        return paint(self, *arguments, identity_guidance=identity_guidance, **options)
+    def listen(self, *arguments, settings, **options):
+        heard.append(settings)
+        return paint(self, *arguments, settings=settings, **options)
 
-    monkeypatch.setattr(FaceDetail, "__call__", heard)
+    monkeypatch.setattr(FaceDetail, "__call__", listen)
     for task in ("group", "child"):
         generate(bundle, GenerationRequest(prompt="a child", portraits=(flat(90),), task=task, height=128, width=128))
-    group, child = scales
-    assert group > child >= 1
+    group, child = heard
+    assert group.identity_guidance > child.identity_guidance
+    assert group.share > child.share
 
 
 def test_at_weight_zero_the_portrait_does_not_reach_the_face(bundle):
