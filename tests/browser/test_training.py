@@ -91,7 +91,8 @@ def test_promote_compare_blind_and_go_back(visit, server):
 
 def test_a_run_of_two_adapters_is_made_with_both(visit, server, tmp_path):
     store = server.store
-    bundle = load_bundle(write_tiny_bundle(tmp_path / "bundle"))  # the same as the server's, by its seed
+    # The same as the server's, by its seed.
+    bundle = load_bundle(write_tiny_bundle(tmp_path / "bundle", face_detail=True))
     folder = write_tiny_adapter(bundle, tmp_path / "adapter", name="other")
     other = store.adapters.add(keep_adapter(store, folder), bundle=BUNDLE)
     page = visit()
