@@ -8,7 +8,7 @@ start while others are rendered.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save
 from torch import Tensor
 
 from core.pixels import to_tensor, to_uint8
@@ -96,6 +97,13 @@ def _example(row: dict) -> Example:
     boxes = tuple(tuple(box) for box in row["boxes"])
     landmarks = tuple(tuple(map(tuple, face)) for face in row["landmarks"])
     return Example(**{**row, **tuples, "boxes": boxes, "landmarks": landmarks})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_when_complete(path) as file:
+        file.write(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
 def shard_paths(folder: Path, split: str) -> list[Path]:

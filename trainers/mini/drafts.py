@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,8 +26,8 @@ from core.backbones.protocol import Conditioning
 from core.flow import add_noise, euler_step
 from core.pixels import to_tensor
 from core.sampler import identity_guided_velocity
-from trainers.mini.data import Shard, draw_by_share, face_mask, shard_paths, share_of, sized
-from trainers.runs import replaced_when_complete, step_generator
+from trainers.mini.data import Shard, draw_by_share, face_mask, save_tensors, shard_paths, share_of, sized
+from trainers.runs import step_generator
 
 START_SIGMAS = (0.75, 0.6, 0.45)
 """Where drafts begin, falling. Further down they keep the truth's details, further up they lose its layout."""
@@ -44,16 +44,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     bundle = load_bundle(arguments.bundle, precision="auto")
-    arguments.out.mkdir(parents=True, exist_ok=True)
     shards = [path for split in ("held_out", "train") for path in shard_paths(arguments.pictures, split)]
     mine = share_of(list(enumerate(shards)), arguments.part)
     for number, path in tqdm(mine, desc="drafts", unit="shard"):
         target = arguments.out / f"{path.name}.safetensors"
         if target.exists():
             continue
-        drafts = drafts_of(bundle, Shard.load(path), arguments.examples, step_generator(0, number))
-        with replaced_when_complete(target) as file:
-            file.write(save(drafts))
+        save_tensors(target, drafts_of(bundle, Shard.load(path), arguments.examples, step_generator(0, number)))
 
 
 @torch.inference_mode()

@@ -13,15 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from core.backbones.protocol import Backbone
 from core.face_detail import cut_face, double_reference
 from core.pixels import to_tensor, to_uint8
-from trainers.mini.data import Example, Shard, sized
-from trainers.runs import replaced_when_complete
+from trainers.mini.data import Example, Shard, save_tensors, sized
 
 BATCH = 16
 LANDMARK_NOISE = 0.6
@@ -81,9 +80,7 @@ def load_pairs(
 
 
 def _keep(file: Path, pairs: FacePairs) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_when_complete(file) as out:
-        out.write(save({field.name: getattr(pairs, field.name).contiguous() for field in fields(pairs)}))
+    save_tensors(file, {field.name: getattr(pairs, field.name) for field in fields(pairs)})
 
 
 @torch.no_grad()

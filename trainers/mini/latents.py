@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLQwenImage21
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -30,10 +30,9 @@ from core.pixels import to_tensor
 from core.prompts import Task, static_prompt
 from trainers.mini.assemble import build_backbone, build_pipeline, load_vlm
 from trainers.mini.captions import mentions
-from trainers.mini.data import Example, Shard, clothes_boxes, face_mask, shard_paths, share_of, sized
+from trainers.mini.data import Example, Shard, clothes_boxes, face_mask, save_tensors, shard_paths, share_of, sized
 from trainers.mini.geometry import MAX_REFERENCES, PATCH, TEXT_STRIDE
 from trainers.mini.models import TransformerSize, build_transformer
-from trainers.runs import replaced_when_complete
 
 ENCODE_BATCH = 64
 BEFORE_PICTURE = " " + PICTURE_SLOT.partition("<|image_pad|>")[0]
@@ -145,10 +144,7 @@ class LatentStore:
         file = self._cache / f"{path.name}.{name}.safetensors"
         if not file.exists():
             compute = {"latents": _encode, "text": _read_texts}[name]
-            tensors = compute(Shard.load(path), backbone)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with replaced_when_complete(file) as out:
-                out.write(save({key: tensor.contiguous() for key, tensor in tensors.items()}))
+            save_tensors(file, compute(Shard.load(path), backbone))
         return load_file(file)
 
     def _read(self, path: Path, backbone: QwenImage21Backbone, *, with_text: bool) -> LatentSet:
