@@ -20,6 +20,7 @@ from huggingface_hub.utils import tqdm
 
 from core.adapters import Adapters
 from core.backbones.cards import FACE_DETAIL, PIPELINES, BundleCard, BundleError, find_card
+from core.backbones.cpu_attention import attend_by_products
 from core.backbones.processors import load_processor
 from core.backbones.protocol import Backbone
 from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_product
@@ -107,10 +108,11 @@ def load_bundle(
     device = torch.device(device)
     card = find_card(name_or_path)
     folder = Path(card.source) if card.revision is None else _fetch(card, allow_download, progress)
-    if dtype is None:
+    halved = dtype is None and device.type == "cpu" and computes_in_bfloat16(precision, device)
+    if halved:
+        dtype = {"transformer": torch.bfloat16, "default": torch.float32}
+    elif dtype is None:
         dtype = torch.float32 if device.type == "cpu" else getattr(torch, card.dtype)
-        if device.type == "cpu" and computes_in_bfloat16(precision, device):
-            dtype = {"transformer": torch.bfloat16, "default": dtype}
     pipeline_class = getattr(diffusers, PIPELINES[card.family])
     try:
         pipeline = pipeline_class.from_pretrained(
@@ -133,6 +135,9 @@ def load_bundle(
     for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
     pipeline.to(device)
+    if halved and card.family == "qwen-image-2.1":
+        for transformer in filter(None, (pipeline.transformer, detail)):
+            attend_by_products(transformer)
     if detail is not None:
         detail = FaceDetail(face_detail_backbone(card, pipeline, detail.to(device)))
     revision = _fingerprint(folder) if card.revision is None else folder.name
