@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ from core.faces import Face, FaceAnalyzer
 from core.identity import measure_faces
 from core.pixels import to_tensor, to_uint8
 from core.portraits import align_face, alignment, reference_landmarks
-from core.prompts import Task
+from core.prompts import Task, is_child
 from core.sampler import Cancel, OnStep, Start, StepReport, sample
 from core.schedule import IdentitySchedule
 
@@ -45,22 +45,30 @@ FEATHER = 10
 
 @dataclass(frozen=True)
 class FaceDetailSettings:
-    """How far a new face goes towards its portrait.
+    """How somebody's faces are painted.
 
+    prompt: what the transformer is told, and was told while it learned: the portrait says nothing of another age.
     identity_guidance: scale of guidance towards the portrait (core/injection.py); 1 is none.
     share: of the new face in the finished picture, in [0, 1]; the rest is the face before. Their faults differ, so
         their mean is more alike than either.
     """
 
+    prompt: str
     identity_guidance: float
     share: float
 
 
-SETTINGS = {
-    Task.GROUP: FaceDetailSettings(identity_guidance=4.5, share=0.75),
-    # Further towards the portrait is also further towards its age: with the above, children of the old get wrinkles.
-    Task.CHILD: FaceDetailSettings(identity_guidance=2.0, share=0.5),
-}
+SAME_AGE = FaceDetailSettings(prompt="", identity_guidance=4.5, share=0.75)
+# Further towards the portrait is also further towards its age.
+AS_CHILD = FaceDetailSettings(prompt="a child", identity_guidance=3.0, share=0.5)
+OTHER_AGE = FaceDetailSettings(prompt="", identity_guidance=2.0, share=0.5)
+
+
+def settings_for(task: Task, age: int | None = None) -> FaceDetailSettings:
+    """For somebody of whom a task makes a picture; age: in years, None for a child, where the task is another age."""
+    if task is Task.GROUP:
+        return SAME_AGE
+    return AS_CHILD if is_child(task, age) else OTHER_AGE
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +89,7 @@ class FaceDetail:
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
-        self._blank = blank_conditioning(backbone)
+        self._prompt = cache(partial(prompt_conditioning, backbone))
 
     def __call__(
         self,
@@ -90,7 +98,7 @@ class FaceDetail:
         references: Sequence[np.ndarray],
         *,
         seeds: Sequence[int],
-        settings: FaceDetailSettings,
+        settings: Sequence[FaceDetailSettings],
         schedule: IdentitySchedule | None = None,
         strength: float = 1.0,
         on_step: OnStep | None = None,
@@ -101,6 +109,7 @@ class FaceDetail:
         Args:
             references: of each person, an aligned portrait (side, side, 3) uint8, cut by `core.portraits.align_face`.
             seeds: of each picture; a face's noise comes from it alone.
+            settings: of each person.
             schedule, strength, cancel: as for `core.sampler.sample`.
             on_step: told after every step of everybody's faces; its preview are the pictures with those done before.
         """
@@ -123,14 +132,14 @@ class FaceDetail:
             cuts = [cut_face(pictures[target.picture], target.face.landmarks) for target in own]
             latents = sample(
                 self.backbone,
-                self._conditioning(references[person]),
+                self._conditioning(settings[person].prompt, references[person]),
                 seeds=[seeds[target.picture] for target in own],
                 height=SIDE,
                 width=SIDE,
                 steps=STEPS,
                 schedule=schedule,
                 strength=strength,
-                identity_guidance=settings.identity_guidance,
+                identity_guidance=settings[person].identity_guidance,
                 start=Start(self._encode(cuts), START_SIGMA),
                 on_step=None if on_step is None else partial(tell, number * STEPS),
                 cancel=cancel,
@@ -138,20 +147,20 @@ class FaceDetail:
             with torch.no_grad():
                 faces = self.backbone.decode(latents)
             for target, face in zip(own, to_uint8(faces), strict=True):
-                lay_back(painted[target.picture], target.face.landmarks, face, share=settings.share)
+                lay_back(painted[target.picture], target.face.landmarks, face, share=settings[person].share)
         return painted
 
-    def _conditioning(self, reference: np.ndarray) -> Conditioning:
-        return replace(self._blank, reference_latents=(self._encode([double_reference(reference)]),))
+    def _conditioning(self, prompt: str, reference: np.ndarray) -> Conditioning:
+        return replace(self._prompt(prompt), reference_latents=(self._encode([double_reference(reference)]),))
 
     @torch.no_grad()
     def _encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
         return self.backbone.encode(to_tensor(np.stack(pictures), self.backbone.device))
 
 
-def blank_conditioning(backbone: Backbone) -> Conditioning:
-    """The empty prompt that goes with every face; whose it is, the latents of its reference say."""
-    return backbone.encode_prompt("", [np.zeros((SIDE, SIDE, 3), np.uint8)])
+def prompt_conditioning(backbone: Backbone, prompt: str) -> Conditioning:
+    """A prompt of the settings, read with a black picture; whose face it is, the latents of its reference say."""
+    return backbone.encode_prompt(prompt, [np.zeros((SIDE, SIDE, 3), np.uint8)])
 
 
 def detail_targets(

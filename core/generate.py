@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from core.backbones.protocol import Conditioning
-from core.face_detail import SETTINGS, detail_targets
+from core.face_detail import detail_targets, settings_for
 from core.faces import FaceAnalyzer, FacePackError
 from core.identity import FaceReport, measure_faces
 from core.pixels import to_uint8
@@ -42,7 +42,9 @@ class GenerationRequest:
     portraits: (H, W, 3) uint8 RGB, one for each person; the face is found and cut out here.
     face_boxes: left, top, right, bottom in pixels of the face that is meant in each portrait; empty, or None for one of
         them, takes the largest face.
-    task: group (everybody at their own age) or child (the same people as children).
+    task: group (everybody at their own age) or child (the same people as children, or at the ages given).
+    target_ages: where the task is child, years, one for each portrait, as the prompt says them; None for one of them,
+        or none at all, is a child.
     seeds: one candidate for each.
     schedule, strength: when identity is imposed, and how much of that schedule's effect is wanted, in [0, 1].
     negative_prompt, guidance: classifier-free guidance; 1 is none.
@@ -55,6 +57,7 @@ class GenerationRequest:
     prompt: str
     portraits: tuple[np.ndarray, ...]
     task: Task = Task.GROUP
+    target_ages: tuple[int | None, ...] = ()
     seeds: tuple[int, ...] = (0,)
     schedule: IdentitySchedule = dataclasses.field(default_factory=IdentitySchedule.constant)
     strength: float = 1.0
@@ -71,10 +74,11 @@ class GenerationRequest:
     def __post_init__(self) -> None:
         # A plain "child" must not slip past the stricter rules for children.
         object.__setattr__(self, "task", Task(self.task))
-        if self.face_boxes and len(self.face_boxes) != len(self.portraits):
-            raise ValueError(
-                f"There are {len(self.face_boxes)} face boxes for {len(self.portraits)} portraits; give one for each."
-            )
+        for name, given in (("face boxes", self.face_boxes), ("target ages", self.target_ages)):
+            if given and len(given) != len(self.portraits):
+                raise ValueError(
+                    f"There are {len(given)} {name} for {len(self.portraits)} portraits; give one for each."
+                )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -182,13 +186,14 @@ def generate(
     known = analyzer is not None and all(person.embedding is not None for person in people)
     painted_again = request.face_detail and bundle.face_detail is not None and known
     if painted_again:
+        ages = request.target_ages or (None,) * len(people)
         with clock.stage("face detail"):
             pictures = bundle.face_detail(
                 pictures,
                 detail_targets(pictures, [person.embedding for person in people], analyzer),
                 [person.crop for person in people],
                 seeds=request.seeds,
-                settings=SETTINGS[request.task],
+                settings=[settings_for(request.task, age) for age in ages],
                 schedule=request.schedule,
                 strength=request.strength,
                 on_step=on_step,
@@ -285,6 +290,7 @@ def _settings(bundle: Bundle, request: GenerationRequest) -> dict[str, Any]:
         else {"name": adapter.card.name, "digest": adapter.card.digest, "scale": adapter.scale},
         "task": request.task.value,
         "people": len(request.portraits),
+        **({"target_ages": list(request.target_ages)} if any(request.target_ages) else {}),
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
         "schedule": str(request.schedule),

@@ -120,23 +120,24 @@ def _checked_ages(ages: Sequence[int | None], people: int) -> Sequence[int | Non
     return ages
 
 
-def _is_child(task: Task, age: int | None) -> bool:
+def is_child(task: Task, age: int | None) -> bool:
+    """Whether somebody of a task is to be a child; `age` as in `static_prompt`."""
     return task is Task.CHILD and (age is None or age < ADULT)
 
 
 def _who(task: Task, age: int | None) -> str:
-    who = "child" if _is_child(task, age) else "person"
+    who = "child" if is_child(task, age) else "person"
     return who if age is None else f"{age}-year-old {who}"
 
 
 def _clothes(task: Task, age: int | None) -> str:
-    return "in children's clothes" if _is_child(task, age) else "dressed as in the portrait"
+    return "in children's clothes" if is_child(task, age) else "dressed as in the portrait"
 
 
 def _subject(ages: Sequence[int | None]) -> str:
     if all(age is None for age in ages):
         return " of the same people as children about eight years old"
-    children = all(_is_child(Task.CHILD, age) for age in ages)
+    children = all(is_child(Task.CHILD, age) for age in ages)
     return " of the same people as children" if children else " of the same people at another age"
 
 

@@ -237,6 +237,7 @@ class GenerationJobs:
             portraits=tuple(read_picture(self._store.media.path(one.picture_sha256)) for one in portraits),
             face_boxes=tuple(tuple(one.box) for one in portraits),
             task=CoreTask(row.task.value),
+            target_ages=tuple(reference.target_age for reference in row.references),
             seeds=tuple(row.seeds),
             schedule=IdentitySchedule.parse(row.schedule),
             strength=row.strength,

@@ -91,7 +91,7 @@ def test_portrait_and_face_lie_alike_in_their_cut_outs():
     assert difference.mean() < 3
 
 
-PLAIN = FaceDetailSettings(identity_guidance=1.0, share=0.75)
+PLAIN = FaceDetailSettings(prompt="", identity_guidance=1.0, share=0.75)
 
 
 class PaintsThePortrait:
@@ -101,6 +101,7 @@ class PaintsThePortrait:
 
     def __init__(self) -> None:
         self.weights: list[float] = []
+        self.prompts: list[str] = []
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         return 3, height, width
@@ -114,7 +115,7 @@ class PaintsThePortrait:
     decode = encode
 
     def encode_prompt(self, prompt: str, references) -> Conditioning:
-        assert prompt == ""
+        self.prompts.append(prompt)
         slots = torch.ones(1, dtype=torch.bool)
         return Conditioning(embeddings=torch.zeros(1, 1, 1), picture_slots=slots, reference_latents=())
 
@@ -138,7 +139,9 @@ def test_everybody_is_painted_after_their_own_portrait_in_every_picture():
         DetailTarget(0, face(right), 1),
         DetailTarget(2, face(left), 1),
     ]
-    painted = FaceDetail(PaintsThePortrait())(pictures, targets, [flat(20), flat(220)], seeds=[1, 2, 3], settings=PLAIN)
+    painted = FaceDetail(PaintsThePortrait())(
+        pictures, targets, [flat(20), flat(220)], seeds=[1, 2, 3], settings=[PLAIN] * 2
+    )
     dark, bright = (round(0.75 * value + 0.25 * 100) for value in (20, 220))
     assert [int(p[90, 70, 0]) for p in painted] == [dark, 100, bright]
     assert [int(p[90, 190, 0]) for p in painted] == [bright, 100, 100]
@@ -148,11 +151,11 @@ def test_everybody_is_painted_after_their_own_portrait_in_every_picture():
 def test_the_identity_schedule_holds_for_faces_too():
     picture, targets = flat(100), [DetailTarget(0, face(landmarks_at(64, 71)), 0)]
     backbone = PaintsThePortrait()
-    FaceDetail(backbone)([picture], targets, [flat(20)], seeds=[1], settings=PLAIN, schedule=IdentitySchedule.off())
+    FaceDetail(backbone)([picture], targets, [flat(20)], seeds=[1], settings=[PLAIN], schedule=IdentitySchedule.off())
     assert backbone.weights == [0.0] * STEPS
     backbone.weights.clear()
     FaceDetail(backbone)(
-        [picture], targets, [flat(20)], seeds=[1], settings=PLAIN, schedule=IdentitySchedule.gate(0.2, 1.0)
+        [picture], targets, [flat(20)], seeds=[1], settings=[PLAIN], schedule=IdentitySchedule.gate(0.2, 1.0)
     )
     assert backbone.weights[0] == 1.0
     assert backbone.weights[-1] == 0.0
@@ -167,7 +170,7 @@ def test_steps_are_counted_over_everybody_and_previews_show_whose_faces_are_done
         targets,
         [flat(20), flat(50), flat(220)],
         seeds=[1],
-        settings=PLAIN,
+        settings=[PLAIN] * 3,
         on_step=lambda report: heard.append((report, to_uint8(report.preview())[0])),
     )
     assert [(r.stage, r.step, r.total) for r, _ in heard] == [("faces", k, 2 * STEPS) for k in range(1, 2 * STEPS + 1)]
@@ -214,7 +217,7 @@ def test_a_bundle_with_a_transformer_for_faces_uses_it(bundle):
     assert np.abs(alone.picture.astype(int) - made[1].picture).max() <= 1
 
 
-def test_who_is_to_be_a_child_is_led_less_towards_the_grown_up_face(bundle, monkeypatch):
+def test_who_is_to_be_a_child_is_said_to_be_one_and_led_less_towards_the_grown_up_face(bundle, monkeypatch):
     heard = []
     paint = FaceDetail.__call__
 
@@ -223,11 +226,28 @@ def test_who_is_to_be_a_child_is_led_less_towards_the_grown_up_face(bundle, monk
         return paint(self, *arguments, settings=settings, **options)
 
     monkeypatch.setattr(FaceDetail, "__call__", listen)
-    for task in ("group", "child"):
-        generate(bundle, GenerationRequest(prompt="a child", portraits=(flat(90),), task=task, height=128, width=128))
-    group, child = heard
-    assert group.identity_guidance > child.identity_guidance
-    assert group.share > child.share
+    for changes in ({}, {"task": "child"}, {"task": "child", "target_ages": (None, 70)}):
+        size = {"height": 128, "width": 128}
+        generate(bundle, GenerationRequest(prompt="two people", portraits=(flat(90), flat(120)), **size, **changes))
+    same_age, child, mixed = heard
+    assert [one.prompt for one in same_age] == ["", ""]
+    assert [one.prompt for one in child] == ["a child", "a child"]
+    assert [one.prompt for one in mixed] == ["a child", ""]
+    # the portrait is as far from seventy as from childhood
+    for other in (child[0], *mixed):
+        assert same_age[0].identity_guidance > other.identity_guidance
+        assert same_age[0].share > other.share
+
+
+def test_everybody_is_painted_with_their_own_settings():
+    picture = np.full((160, 260, 3), 100, np.uint8)
+    targets = [DetailTarget(0, face(landmarks_at(70, 90)), 0), DetailTarget(0, face(landmarks_at(190, 90)), 1)]
+    backbone = PaintsThePortrait()
+    child = FaceDetailSettings(prompt="a child", identity_guidance=1.0, share=0.5)
+    painted = FaceDetail(backbone)([picture], targets, [flat(20), flat(220)], seeds=[1], settings=[PLAIN, child])[0]
+    assert backbone.prompts == ["", "a child"]
+    assert int(painted[90, 70, 0]) == round(0.75 * 20 + 0.25 * 100)
+    assert int(painted[90, 190, 0]) == round(0.5 * 220 + 0.5 * 100)
 
 
 def test_at_weight_zero_the_portrait_does_not_reach_the_face(bundle):

@@ -16,13 +16,20 @@ from core.backbones.bundles import Bundle, load_bundle
 from core.backbones.protocol import Conditioning
 from core.face_detail import START_SIGMA, cut_face, double_reference
 from core.pixels import to_tensor, to_uint8
+from core.prompts import Task
 from tests.trainers.mini_parts import SMALL
 from tests.trainers.mini_shards import PICTURE
 from trainers.mini import face_detail
 from trainers.mini.assemble import assemble
 from trainers.mini.data import Shard, shard_paths, sized
 from trainers.mini.face_detail import FaceDetailConfig, path_loss, train
-from trainers.mini.face_pairs import FacePairs, drafts_shown, load_pairs, round_trips_shown
+from trainers.mini.face_pairs import (
+    FacePairs,
+    draft_pairs,
+    drafts_shown,
+    round_trip_pairs,
+    round_trips_shown,
+)
 from trainers.mini.models import build_transformer
 from trainers.runs import step_generator
 
@@ -79,9 +86,11 @@ def test_drafts_and_round_trips_stand_for_the_pictures_they_show(bundle, parts, 
 
 
 def test_every_face_has_its_truth_and_its_portrait(bundle, parts, drafts, tmp_path):
-    drawn, tripped = load_pairs(tmp_path, bundle.backbone, parts / "shards", drafts, "train", 3)
+    shards = parts / "shards"
+    drawn = draft_pairs(tmp_path, bundle.backbone, shards, drafts, "train")
+    tripped = round_trip_pairs(tmp_path, bundle.backbone, shards, "train", 3)
     assert (len(drawn), len(tripped)) == (12, 6)
-    shard = Shard.load(shard_paths(parts / "shards", "train")[0])
+    shard = Shard.load(shard_paths(shards, "train")[0])
     for row, (example, person) in enumerate((e, p) for e in shard.examples[::2] for p in (0, 1)):
         portrait = double_reference(shard.portraits[example.references[person]])
         true = cut_face(shard.pictures[PICTURE][example.picture], np.array(example.landmarks[person]))
@@ -89,27 +98,44 @@ def test_every_face_has_its_truth_and_its_portrait(bundle, parts, drafts, tmp_pa
         assert torch.allclose(drawn.references[drawn.reference_of[row]].float(), expected[0], atol=0.01)
         likeness = torch.cosine_similarity(drawn.true.float().flatten(1), expected[1].flatten()[None])
         assert likeness[row] > 0.8  # landmarks are as inexact as a detector's
-    again = load_pairs(tmp_path, None, parts / "shards", drafts, "train", 3)  # from the cache
-    assert torch.equal(again[0].drawn, drawn.drawn)
+    asked = [example.task for example in shard.examples[::2] for _ in (0, 1)]
+    assert drawn.child.tolist() == [task == "child" for task in asked]
+    assert 0 < drawn.child.sum() < 12
+    # from the cache
+    assert torch.equal(draft_pairs(tmp_path, None, shards, drafts, "train").drawn, drawn.drawn)
+    assert torch.equal(round_trip_pairs(tmp_path, None, shards, "train", 3).drawn, tripped.drawn)
     with pytest.raises(FileNotFoundError, match=r"python -m trainers\.mini\.drafts"):
-        load_pairs(tmp_path, bundle.backbone, parts / "shards", tmp_path / "none", "train", 3)
+        draft_pairs(tmp_path, bundle.backbone, shards, tmp_path / "none", "train")
 
 
 def random_pairs(**changes) -> FacePairs:
     parts = {
         name: torch.randn(6, 4, 12, 12, generator=step_generator(1, n)) for n, name in enumerate(("drawn", "true"))
     }
-    pairs = FacePairs(**parts, references=torch.zeros(2, 4, 12, 12), reference_of=torch.arange(6) % 2)
+    whose = torch.arange(6) % 2
+    pairs = FacePairs(**parts, references=torch.zeros(2, 4, 12, 12), reference_of=whose, child=whose == 1)
     return replace(pairs, **changes)
 
 
-BLANK = Conditioning(embeddings=torch.zeros(1, 1, 1), picture_slots=torch.ones(1, dtype=torch.bool))
+def test_the_faces_of_a_task_keep_their_portraits():
+    pairs = random_pairs()
+    children, adults = pairs.of(Task.CHILD), pairs.of(Task.GROUP)
+    assert torch.equal(children.drawn, pairs.drawn[1::2])
+    assert torch.equal(adults.true, pairs.true[::2])
+    assert children.reference_of.tolist() == [1, 1, 1]
+    assert children.references is pairs.references
+    joined = FacePairs.join([adults, children])
+    assert joined.reference_of.tolist() == [0, 0, 0, 3, 3, 3]
+    assert torch.equal(joined.of(Task.CHILD).drawn, children.drawn)
+
+
+PROMPT = Conditioning(embeddings=torch.zeros(1, 1, 1), picture_slots=torch.ones(1, dtype=torch.bool))
 
 
 def loss_of(velocity, pairs: FacePairs, **changes) -> tuple[float, list[float]]:
     backbone = SimpleNamespace(device=torch.device("cpu"), prefill=lambda conditioning: conditioning, velocity=velocity)
     config = replace(CONFIG, levels=3, **changes)
-    path = path_loss(backbone, BLANK, pairs, torch.tensor([4, 1]), config, step_generator(0, 0), 1.0)
+    path = path_loss(backbone, PROMPT, pairs, torch.tensor([4, 1]), config, step_generator(0, 0), 1.0)
     return path.loss.item(), path.left.tolist()
 
 
@@ -162,7 +188,7 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(bundle, parts, d
 
     lines = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "identity" in line] == [1, 2, 3, 4]
-    assert {"gap_0", "gap_1"} <= {key for line in lines for key in line}
+    assert {"gap_group_0", "gap_child_1"} <= {key for line in lines for key in line}
     assert (tmp_path / "stopped" / "held_out_000004.png").exists()
 
     assemble(parts / "vae", parts / "vlm", bundle.folder.parent / "transformer", tmp_path / "with", face_detail=whole)

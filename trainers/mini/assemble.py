@@ -27,7 +27,7 @@ from core.backbones.qwen_image_21 import QwenImage21Backbone, embed_patches_as_p
 from core.prompt_writer import WRITER
 from trainers.mini.geometry import MAX_REFERENCES, REFERENCE_SIDE, SIZES, TEXT_STRIDE
 
-STEPS = 12
+STEPS = 8
 IDENTITY_GUIDANCE = 3.0
 GUIDANCE, CHILD_GUIDANCE, GUIDANCE_ABOVE = 3.0, 1.0, 0.75
 """Towards the prompt: at scale 3 in the noisiest quarter twice as many clothes have the colour asked for, and faces of

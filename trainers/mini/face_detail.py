@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -25,21 +24,23 @@ from tqdm import tqdm
 
 from core.backbones.bundles import Bundle, face_detail_backbone, load_bundle
 from core.backbones.protocol import Backbone, Conditioning
-from core.face_detail import START_SIGMA, STEPS, blank_conditioning, cut_landmarks
+from core.face_detail import SIDE, START_SIGMA, STEPS, cut_landmarks, prompt_conditioning, settings_for
 from core.face_encoder import FaceEncoder
 from core.faces import default_pack
-from core.flow import add_noise, clean_estimate, euler_step
+from core.flow import add_noise, clean_estimate
+from core.prompts import Task
+from core.sampler import Start, sample
 from trainers.config import load_config
 from trainers.mini.attention import speed_up_training
 from trainers.mini.averaging import MovingAverage, fast_precision
 from trainers.mini.data import save_grid
-from trainers.mini.face_pairs import FacePairs, load_pairs
+from trainers.mini.face_pairs import FacePairs, draft_pairs, round_trip_pairs
 from trainers.mini.identity_term import IdentityTerm
 from trainers.mini.models import TransformerSize, build_transformer, grow
 from trainers.mini.transformer import parameter_groups
 from trainers.runs import Run, learning_rate_factor, normal_like, step_generator
 
-SHOWN = 8
+SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,8 @@ class FaceDetailConfig:
     """Pictures of each shard that are only encoded and decoded."""
     round_trip_share: float = 0.5
     """Of the steps, that learn from them instead of drafts."""
+    child_share: float = 0.5
+    """Of the steps, that learn the age task."""
     middle_weight: float = 1.0
     """Extra weight of the tokens that the face covers."""
     identity_weight: float = 0.0
@@ -124,11 +127,11 @@ def train(
 
     # 2. data
     backbone = face_detail_backbone(bundle.card, bundle.pipeline, model)
-    blank = blank_conditioning(backbone)
-    data, held_out = (
-        load_pairs(out / "cache", backbone, pictures, drafts, split, config.round_trips)
-        for split in ("train", "held_out")
-    )
+    prompts = {task: prompt_conditioning(backbone, settings_for(task).prompt) for task in Task}
+    drawn, shown = (draft_pairs(out / "cache", backbone, pictures, drafts, split) for split in ("train", "held_out"))
+    tripped = round_trip_pairs(out / "cache", backbone, pictures, "train", config.round_trips)
+    data = {task: (drawn.of(task), tripped.of(task)) for task in Task}
+    held_out = {task: shown.of(task) for task in Task}
 
     identity = None
     if config.identity_weight > 0:
@@ -139,7 +142,8 @@ def train(
     # 3. train
     for step in tqdm(range(start, config.steps), initial=start, total=config.steps, desc="faces", unit="step"):
         generator = step_generator(config.seed, step)
-        pairs = data[int(torch.rand(1, generator=generator) < config.round_trip_share)]
+        task = Task.CHILD if torch.rand(1, generator=generator) < config.child_share else Task.GROUP
+        pairs = data[task][int(torch.rand(1, generator=generator) < config.round_trip_share)]
         rows = torch.randint(len(pairs), (config.batch,), generator=generator)
         seen = (torch.rand(config.batch * config.levels, generator=generator) >= config.reference_dropout).float()
         rate = config.learning_rate * learning_rate_factor(
@@ -148,7 +152,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         with fast_precision(device):
-            path = path_loss(backbone, blank, pairs, rows, config, generator, seen.to(device))
+            path = path_loss(backbone, prompts[task], pairs, rows, config, generator, seen.to(device))
             loss, found = path.loss, {"loss": path.loss.item()}
             if identity is not None:
                 places = landmarks.expand(len(path.true), -1, -1, -1)
@@ -165,8 +169,9 @@ def train(
         done = step + 1 == config.steps
         if done or (step + 1) % config.evaluate_every == 0:
             averaged = face_detail_backbone(bundle.card, bundle.pipeline, average.model(model))
-            run.log(step + 1, **reference_gaps(averaged, blank, held_out[0], config))
-            draw_held_out(averaged, blank, held_out[0], out / f"held_out_{step + 1:06d}.png")
+            gaps = {task: reference_gaps(averaged, prompts[task], held_out[task], config) for task in Task}
+            run.log(step + 1, **{f"gap_{task}_{third}": gap for task in Task for third, gap in enumerate(gaps[task])})
+            draw_held_out(averaged, prompts, held_out, out / f"held_out_{step + 1:06d}.png")
         if done or run.save_is_due():
             run.save(
                 {
@@ -194,7 +199,7 @@ class PathLoss:
 
 def path_loss(
     backbone: Backbone,
-    blank: Conditioning,
+    prompt: Conditioning,
     pairs: FacePairs,
     rows: Tensor,
     config: FaceDetailConfig,
@@ -209,7 +214,7 @@ def path_loss(
     noise = normal_like(true, generator)
     x_start = add_noise(drawn, noise, START_SIGMA)
     x_s, sigma = add_noise(true, x_start, s), START_SIGMA * s
-    prefix = backbone.prefill(_conditioning(blank, pairs, rows, device))
+    prefix = backbone.prefill(_conditioning(prompt, pairs, rows, device))
     v_pred = backbone.velocity(prefix, x_s, sigma, reference_weight=reference_weight)
     weight = torch.ones(true.shape[-2:], device=device)
     weight[2:-2, 2:-2] += config.middle_weight
@@ -220,41 +225,40 @@ def path_loss(
     return PathLoss(loss, estimates, true, sigma, left.view(-1, levels).mean(0))
 
 
-def _conditioning(blank: Conditioning, pairs: FacePairs, rows: Tensor, device: torch.device) -> Conditioning:
+def _conditioning(prompt: Conditioning, pairs: FacePairs, rows: Tensor, device: torch.device) -> Conditioning:
     return Conditioning(
-        embeddings=blank.embeddings.expand(len(rows), -1, -1),
-        picture_slots=blank.picture_slots,
+        embeddings=prompt.embeddings.expand(len(rows), -1, -1),
+        picture_slots=prompt.picture_slots,
         reference_latents=(pairs.references[pairs.reference_of[rows]].to(device).float(),),
     )
 
 
 @torch.no_grad()
-def reference_gaps(
-    backbone: Backbone, blank: Conditioning, pairs: FacePairs, config: FaceDetailConfig
-) -> dict[str, float]:
-    """Relative reduction of the squared error of the clean estimate by the reference, at each third of the way."""
+def reference_gaps(backbone: Backbone, prompt: Conditioning, pairs: FacePairs, config: FaceDetailConfig) -> list[float]:
+    """Relative reduction of the squared error of the clean estimate by the reference, at each part of the way."""
     rows = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(1))[: config.evaluated]
     own, without = (
-        path_loss(backbone, blank, pairs, rows, config, torch.Generator().manual_seed(2), weight).left
+        path_loss(backbone, prompt, pairs, rows, config, torch.Generator().manual_seed(2), weight).left
         for weight in (1.0, 0.0)
     )
-    return {f"gap_{level}": gap for level, gap in enumerate((1 - own / without).tolist())}
+    return (1 - own / without).tolist()
 
 
 @torch.no_grad()
-def draw_held_out(backbone: Backbone, blank: Conditioning, pairs: FacePairs, path: Path) -> None:
-    """Portrait, draft, what is painted and the truth of a few faces."""
-    rows, device = torch.arange(0, len(pairs), max(1, len(pairs) // SHOWN))[:SHOWN], backbone.device
-    drawn, true = (part[rows].to(device).float() for part in (pairs.drawn, pairs.true))
-    conditioning = _conditioning(blank, pairs, rows, device)
-    prefix = backbone.prefill(conditioning)
-    noise = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(3)).to(device)
-    x_t = add_noise(drawn, noise, START_SIGMA)
-    for sigma, sigma_next in pairwise(torch.linspace(START_SIGMA, 0, STEPS + 1).tolist()):
-        v_pred = backbone.velocity(prefix, x_t, torch.full((len(rows),), sigma, device=device))
-        x_t = euler_step(x_t, v_pred, sigma, sigma_next)
-    columns = (backbone.decode(part) for part in (conditioning.reference_latents[0], drawn, x_t, true))
-    save_grid(path, list(zip(*columns, strict=True)))
+def draw_held_out(
+    backbone: Backbone, prompts: dict[Task, Conditioning], held_out: dict[Task, FacePairs], path: Path
+) -> None:
+    """Portrait, draft, what is painted and the truth of a few faces of each task."""
+    grid = []
+    for task, pairs in held_out.items():
+        for row in torch.arange(0, len(pairs), max(1, len(pairs) // SHOWN))[:SHOWN, None]:
+            drawn, true = (part[row].to(backbone.device).float() for part in (pairs.drawn, pairs.true))
+            conditioning = _conditioning(prompts[task], pairs, row, backbone.device)
+            start = Start(drawn, START_SIGMA)
+            painted = sample(backbone, conditioning, seeds=[3], height=SIDE, width=SIDE, steps=STEPS, start=start)
+            columns = (conditioning.reference_latents[0], drawn, painted, true)
+            grid.append([backbone.decode(part)[0] for part in columns])
+    save_grid(path, grid)
 
 
 if __name__ == "__main__":

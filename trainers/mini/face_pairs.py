@@ -7,8 +7,8 @@ pictures that the VAE alone has encoded and decoded, which are cheap.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from tqdm import tqdm
 from core.backbones.protocol import Backbone
 from core.face_detail import cut_face, double_reference
 from core.pixels import to_tensor, to_uint8
-from trainers.mini.data import Example, Shard, save_tensors, sized
+from core.prompts import Task
+from trainers.mini.data import Example, Shard, save_tensors, shard_paths, sized
 
 BATCH = 16
 LANDMARK_NOISE = 0.6
@@ -35,12 +36,14 @@ class FacePairs:
     """N faces of P portraits, as latents in half precision.
 
     drawn, true: (N, C, rows, columns). references: (P, C, rows, columns). reference_of: (N,), rows of `references`.
+    child: (N,) bool, whether the age task asked for the picture: a child's face, an adult's portrait.
     """
 
     drawn: Tensor
     true: Tensor
     references: Tensor
     reference_of: Tensor
+    child: Tensor
 
     def __len__(self) -> int:
         return len(self.drawn)
@@ -49,16 +52,20 @@ class FacePairs:
     def join(cls, parts: list[FacePairs]) -> FacePairs:
         starts = np.cumsum([0, *(len(part.references) for part in parts)]).tolist()
         moved = [part.reference_of + start for part, start in zip(parts, starts, strict=False)]
-        joined = (torch.cat([getattr(part, name) for part in parts]) for name in ("drawn", "true", "references"))
-        return cls(*joined, reference_of=torch.cat(moved))
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in _NAMES}
+        return cls(**joined | {"reference_of": torch.cat(moved)})
+
+    def of(self, task: Task) -> FacePairs:
+        """Those of one task, with the references of all."""
+        rows = self.child == (task is Task.CHILD)
+        return replace(self, **{name: getattr(self, name)[rows] for name in _NAMES if name != "references"})
 
 
-def load_pairs(
-    cache: Path, backbone: Backbone, pictures: Path, drafts: Path, split: str, round_trips: int
-) -> tuple[FacePairs, FacePairs]:
-    """Pairs of drafts and of round trips, of every shard that has drafts; computed once and kept in `cache`.
+_NAMES = tuple(field.name for field in fields(FacePairs))
 
-    round_trips: pictures of each shard.
+
+def draft_pairs(cache: Path, backbone: Backbone, pictures: Path, drafts: Path, split: str) -> FacePairs:
+    """Pairs of every draft; computed once and kept in `cache`.
 
     Raises:
         FileNotFoundError: there is no draft.
@@ -66,21 +73,33 @@ def load_pairs(
     paths = sorted(drafts.glob(f"{split}-*.safetensors"))
     if not paths:
         raise FileNotFoundError(f"no {split} draft in {drafts}; make some with `python -m trainers.mini.drafts`")
-    drawn, tripped = [], []
-    for path in tqdm(paths, desc=f"{split} faces", unit="shard"):
-        files = [cache / f"{path.stem}.{kind}.safetensors" for kind in ("drafts", "round_trips")]
-        if not all(file.exists() for file in files):
-            shard, numbers = Shard.load(pictures / path.stem), np.random.default_rng([0xFACE, len(drawn)])
-            _keep(files[0], cut_pairs(backbone, shard, drafts_shown(backbone, shard, load_file(path)), numbers))
-            shown = round_trips_shown(backbone, shard, round_trips)
-            _keep(files[1], cut_pairs(backbone, shard, shown, numbers))
-        for parts, file in zip((drawn, tripped), files, strict=True):
-            parts.append(FacePairs(**load_file(file)))
-    return FacePairs.join(drawn), FacePairs.join(tripped)
+
+    def cut(number: int) -> FacePairs:
+        path, numbers = paths[number], np.random.default_rng([0xFACE, number])
+        shard = Shard.load(pictures / path.stem)
+        return cut_pairs(backbone, shard, drafts_shown(backbone, shard, load_file(path)), numbers)
+
+    return _cached(cut, [cache / f"{path.stem}.drafts.safetensors" for path in paths])
 
 
-def _keep(file: Path, pairs: FacePairs) -> None:
-    save_tensors(file, {field.name: getattr(pairs, field.name) for field in fields(pairs)})
+def round_trip_pairs(cache: Path, backbone: Backbone, pictures: Path, split: str, count: int) -> FacePairs:
+    """Pairs of round trips of `count` pictures of every shard; computed once and kept in `cache`."""
+    paths = shard_paths(pictures, split)
+
+    def cut(number: int) -> FacePairs:
+        shard, numbers = Shard.load(paths[number]), np.random.default_rng([0xFACE, len(paths), number])
+        return cut_pairs(backbone, shard, round_trips_shown(backbone, shard, count), numbers)
+
+    return _cached(cut, [cache / f"{path.name}.round_trips.safetensors" for path in paths])
+
+
+def _cached(cut: Callable[[int], FacePairs], files: list[Path]) -> FacePairs:
+    """What `cut` makes of each number, from its file where that is there."""
+    for number, file in enumerate(tqdm(files, desc="faces", unit="shard")):
+        if not file.exists():
+            pairs = cut(number)
+            save_tensors(file, {name: getattr(pairs, name) for name in _NAMES})
+    return FacePairs.join([FacePairs(**load_file(file)) for file in files])
 
 
 @torch.no_grad()
@@ -104,19 +123,21 @@ def round_trips_shown(backbone: Backbone, shard: Shard, count: int) -> Shown:
 
 def cut_pairs(backbone: Backbone, shard: Shard, shown: Shown, numbers: np.random.Generator) -> FacePairs:
     """Every face of the pictures, with the same cut-out of the true picture."""
-    drawn, true, portraits = [], [], []
+    drawn, true, portraits, child = [], [], [], []
     for picture, example in shown:
         for landmarks, portrait in zip(example.landmarks, example.references, strict=True):
             found = np.array(landmarks) + numbers.normal(0, LANDMARK_NOISE, (5, 2))
             drawn.append(cut_face(picture, found))
             true.append(cut_face(shard.pictures[example.size][example.picture], found))
             portraits.append(portrait)
+            child.append(example.task == Task.CHILD)
     used = sorted(set(portraits))
     return FacePairs(
         drawn=_encode(backbone, drawn),
         true=_encode(backbone, true),
         references=_encode(backbone, [double_reference(shard.portraits[index]) for index in used]),
         reference_of=torch.tensor([used.index(index) for index in portraits]),
+        child=torch.tensor(child),
     )
 
 

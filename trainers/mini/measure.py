@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from core.backbones.bundles import Bundle, load_bundle
-from core.face_detail import SETTINGS, detail_targets
+from core.face_detail import detail_targets, settings_for
 from core.faces import Face, FaceAnalyzer
 from core.identity import measure_faces
 from core.pixels import to_tensor, to_uint8
@@ -179,7 +179,7 @@ def _paint_faces_again(bundle: Bundle, picture: np.ndarray, held: Held, seed: in
         detail_targets([picture], embeddings, analyzer),
         held.references,
         seeds=[seed],
-        settings=SETTINGS[task],
+        settings=[settings_for(task)] * len(embeddings),
         schedule=default_schedule(task, bundle.card),
     )[0]
 
