@@ -10,9 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import QwenImage21Transformer2DModel
 from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21AttnProcessor, QwenImage21KVLayerCache
 from torch import Tensor
+
+ALIGNMENT = 32
+"""Keys are padded to a multiple: of a row, softmax does what does not fill a vector number by number."""
 
 
 def attend_by_products(transformer: QwenImage21Transformer2DModel) -> None:
@@ -46,13 +50,16 @@ class ProductAttnProcessor(QwenImage21AttnProcessor):
         )
         query = _normalised_and_rotated(query, attn.norm_q, rotary_emb, scale=width**-0.5)
         key = _normalised_and_rotated(key, attn.norm_k, rotary_emb)
+        length = layer_cache.k.shape[1] + key.shape[1]
+        padding = key.new_zeros(len(key), attn.heads, -length % ALIGNMENT, width)
         key, value = (
-            torch.cat([cached.transpose(1, 2), own.transpose(1, 2)], dim=2)
+            torch.cat([cached.transpose(1, 2), own.transpose(1, 2), padding], dim=2)
             for cached, own in zip(layer_cache.get(), (key, value), strict=True)
         )
         scores = query.transpose(1, 2) @ key.transpose(2, 3)
+        scores[..., length:] = float("-inf")
         if attention_mask is not None:
-            scores = scores + attention_mask
+            scores = scores + F.pad(attention_mask, (0, padding.shape[2]))
         attended = scores.softmax(-1) @ value
         return attn.to_out[0](attended.transpose(1, 2).flatten(2))
 
